@@ -58,7 +58,11 @@ export class ManualClock implements Clock {
     let best: Scheduled | undefined;
     for (const timer of this.timers) {
       if (timer.dueMs > untilMs) continue;
-      if (best === undefined || timer.dueMs < best.dueMs || (timer.dueMs === best.dueMs && timer.sequence < best.sequence))
+      if (
+        best === undefined ||
+        timer.dueMs < best.dueMs ||
+        (timer.dueMs === best.dueMs && timer.sequence < best.sequence)
+      )
         best = timer;
     }
     return best;
