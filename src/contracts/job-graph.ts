@@ -1,0 +1,150 @@
+import { z } from 'zod';
+import { digestSchema, jobIdSchema, objectKeySchema, operatorIdSchema, vertexIdSchema } from './schemas.ts';
+
+/**
+ * The JobGraph: what a job is, without its functions.
+ *
+ * Functions stay in the user's bundle; a slot finds them again by operator id after running the same
+ * `main` and comparing `fingerprint`. The graph is stored as one immutable object, so it may be large
+ * (it holds the sources' splits), while its pointer is small.
+ */
+
+export const MAX_PARALLELISM_LIMIT = 32_768;
+export const DEFAULT_MAX_PARALLELISM = 128;
+
+/** How records of an edge choose their target subtask. */
+export const partitionerSchema = z.enum(['FORWARD', 'HASH', 'REBALANCE', 'RESCALE', 'BROADCAST', 'GLOBAL']);
+export type Partitioner = z.infer<typeof partitionerSchema>;
+
+export const operatorDescriptorSchema = z.object({
+  id: operatorIdSchema,
+  /** As the author set it, else undefined: state of operators with a uid survives changes of the graph. */
+  uid: z.string().max(500).optional(),
+  name: z.string().max(500),
+  /** `source`, `map`, `flatMap`, `filter`, `reduce`, `sink`, … : for people and for the fingerprint. */
+  kind: z.string().max(60),
+  /** The operators inside the same vertex whose output this one reads; empty for the head of a chain. */
+  inputs: z.array(operatorIdSchema),
+  /** For sources: the splits found when the graph was built, handed out to subtasks by index. */
+  splits: z.array(z.unknown()).optional(),
+  /** True when the operator commits output only with completed checkpoints (two-phase commit). */
+  twoPhaseCommit: z.boolean().optional(),
+});
+export type OperatorDescriptor = z.infer<typeof operatorDescriptorSchema>;
+
+export const jobVertexSchema = z.object({
+  id: vertexIdSchema,
+  name: z.string().max(2_000),
+  parallelism: z.number().int().min(1).max(MAX_PARALLELISM_LIMIT),
+  maxParallelism: z.number().int().min(1).max(MAX_PARALLELISM_LIMIT),
+  slotSharingGroup: z.string().max(200),
+  /** In topological order; the first is the head that reads the vertex's inputs (or the source). */
+  operators: z.array(operatorDescriptorSchema).min(1),
+});
+export type JobVertex = z.infer<typeof jobVertexSchema>;
+
+export const jobEdgeSchema = z.object({
+  /** Unique in the graph and stable: `<source operator>-<target operator>-<inputIndex>`. */
+  id: z.string().max(120),
+  source: vertexIdSchema,
+  sourceOperator: operatorIdSchema,
+  target: vertexIdSchema,
+  targetOperator: operatorIdSchema,
+  /** Which input of a multi-input operator; 0 for the first. */
+  inputIndex: z.number().int().nonnegative(),
+  partitioner: partitionerSchema,
+});
+export type JobEdge = z.infer<typeof jobEdgeSchema>;
+
+export const restartStrategySchema = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('none') }),
+  z.object({ type: z.literal('fixed-delay'), attempts: z.number().int().min(0), delayMs: z.number().min(0) }),
+  z.object({
+    type: z.literal('exponential-delay'),
+    initialBackoffMs: z.number().positive(),
+    maxBackoffMs: z.number().positive(),
+    backoffMultiplier: z.number().min(1),
+    /** After this long without a failure the back-off starts again from its initial value. */
+    resetBackoffThresholdMs: z.number().positive(),
+    jitterFactor: z.number().min(0).max(1),
+    /** Undefined: no limit. */
+    attemptsBeforeResetBackoff: z.number().int().positive().optional(),
+  }),
+  z.object({
+    type: z.literal('failure-rate'),
+    maxFailuresPerInterval: z.number().int().positive(),
+    failureRateIntervalMs: z.number().positive(),
+    delayMs: z.number().min(0),
+  }),
+]);
+export type RestartStrategyConfig = z.infer<typeof restartStrategySchema>;
+
+export const checkpointConfigSchema = z.object({
+  /** Milliseconds between triggers; undefined switches periodic checkpoints off. */
+  intervalMs: z.number().positive().optional(),
+  mode: z.enum(['EXACTLY_ONCE', 'AT_LEAST_ONCE']),
+  timeoutMs: z.number().positive(),
+  minPauseMs: z.number().min(0),
+  maxConcurrent: z.number().int().min(1),
+  /** How many consecutive failed checkpoints are borne before the job fails over. */
+  tolerableFailedCheckpoints: z.number().int().min(0),
+  numRetained: z.number().int().min(1),
+  /** What happens to the retained checkpoints when the job ends. */
+  externalizedRetention: z.enum(['DELETE_ON_CANCELLATION', 'RETAIN_ON_CANCELLATION', 'NO_EXTERNALIZED_CHECKPOINTS']),
+  unaligned: z.boolean(),
+  /** 0: unaligned from the start when `unaligned`; else switch after this long. */
+  alignedTimeoutMs: z.number().min(0),
+});
+export type CheckpointConfig = z.infer<typeof checkpointConfigSchema>;
+
+export const jobConfigSchema = z.object({
+  checkpointing: checkpointConfigSchema,
+  restartStrategy: restartStrategySchema,
+  /** Longest time a record waits in an output buffer. */
+  bufferTimeoutMs: z.number().min(0),
+  /** What to do when the newest checkpoint cannot be read. */
+  recoveryFallback: z.enum(['none', 'previous', 'fresh']),
+  /** Shown by REST; the author's global job parameters. */
+  userConfig: z.record(z.string(), z.string()),
+});
+export type JobConfig = z.infer<typeof jobConfigSchema>;
+
+/** Where the user's code is. `inline` means that it lives in this process (mini cluster). */
+export const bundleRefSchema = z.discriminatedUnion('kind', [
+  z.object({
+    kind: z.literal('object'),
+    objectKey: objectKeySchema,
+    digest: digestSchema,
+    bytes: z.number().int().positive(),
+    /** The exported function to run; undefined: `main`, then the default export, then the module itself. */
+    entryClass: z.string().max(300).optional(),
+    args: z.array(z.string().max(10_000)).max(1_000),
+  }),
+  z.object({ kind: z.literal('inline'), programId: z.string() }),
+]);
+export type BundleRef = z.infer<typeof bundleRefSchema>;
+
+export const JOB_GRAPH_FORMAT = 1;
+
+export const jobGraphSchema = z.object({
+  formatVersion: z.number().int(),
+  jobId: jobIdSchema,
+  name: z.string().min(1).max(500),
+  /** In topological order. */
+  vertices: z.array(jobVertexSchema).min(1),
+  edges: z.array(jobEdgeSchema),
+  config: jobConfigSchema,
+  bundle: bundleRefSchema,
+  /** Digest over structure (ids, kinds, names, parallelism, edges), not over splits or configuration. */
+  fingerprint: z.string().min(1).max(100),
+  /** Restore from this savepoint or retained checkpoint (object key of its metadata) on the first start. */
+  restoreFrom: z
+    .object({ metadataKey: objectKeySchema, allowNonRestoredState: z.boolean() })
+    .optional(),
+  /** Why these vertices, for people: the text shown as Flink's plan. */
+  submittedWallMs: z.number(),
+});
+export type JobGraph = z.infer<typeof jobGraphSchema>;
+
+/** A plan before it becomes a job: everything but identity and bundle. Made by the graph room. */
+export type JobPlan = Omit<JobGraph, 'jobId' | 'bundle' | 'submittedWallMs' | 'restoreFrom'>;
