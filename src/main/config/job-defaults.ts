@@ -1,0 +1,52 @@
+import type { JobConfig, RestartStrategyConfig } from '../../contracts/job-graph.ts';
+import type { Configuration } from './options.ts';
+
+/** What a program's environment starts from: the cluster's configuration, before the author's own settings. */
+export function jobDefaults(c: Configuration): JobConfig {
+  return {
+    checkpointing: {
+      ...(c.checkpointIntervalMs === undefined ? {} : { intervalMs: c.checkpointIntervalMs }),
+      mode: c.checkpointMode,
+      timeoutMs: c.checkpointTimeoutMs,
+      minPauseMs: c.checkpointMinPauseMs,
+      maxConcurrent: c.checkpointMaxConcurrent,
+      tolerableFailedCheckpoints: c.tolerableFailedCheckpoints,
+      numRetained: c.checkpointsRetained,
+      externalizedRetention: c.checkpointRetention,
+      unaligned: false,
+      alignedTimeoutMs: 0,
+    },
+    restartStrategy: restartStrategy(c),
+    bufferTimeoutMs: c.bufferTimeoutMs,
+    recoveryFallback: c.recoveryFallback,
+    userConfig: {},
+  };
+}
+
+function restartStrategy(c: Configuration): RestartStrategyConfig {
+  // As Flink: with checkpoints a failure is worth a restart, without them it would lose state silently.
+  const type = c.restartStrategy ?? (c.checkpointIntervalMs === undefined ? 'none' : 'exponential-delay');
+  switch (type) {
+    case 'none':
+      return { type };
+    case 'fixed-delay':
+      return { type, attempts: c.fixedDelayAttempts, delayMs: c.fixedDelayMs };
+    case 'exponential-delay':
+      return {
+        type,
+        initialBackoffMs: c.exponentialInitialMs,
+        maxBackoffMs: c.exponentialMaxMs,
+        backoffMultiplier: c.exponentialMultiplier,
+        resetBackoffThresholdMs: c.exponentialResetMs,
+        jitterFactor: c.exponentialJitter,
+        ...(c.exponentialAttempts === undefined ? {} : { attemptsBeforeResetBackoff: c.exponentialAttempts }),
+      };
+    case 'failure-rate':
+      return {
+        type,
+        maxFailuresPerInterval: c.failureRateMax,
+        failureRateIntervalMs: c.failureRateIntervalMs,
+        delayMs: c.failureRateDelayMs,
+      };
+  }
+}
