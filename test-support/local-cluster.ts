@@ -1,0 +1,197 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { packageRoot } from './ensure-infra.ts';
+import { ManagedProcess } from './processes.ts';
+
+export interface LocalClusterOptions {
+  /** Logs, caches, and the embedded stores. */
+  readonly dir: string;
+  readonly masters: number;
+  readonly workers: number;
+  readonly slotsPerWorker: number;
+  /** `key=value` for every process: where the stores are, timeouts. Default: the embedded stores in `dir`. */
+  readonly config?: readonly string[];
+  /** REST port of master 0, 1, …; absent: any free one. */
+  readonly restPorts?: readonly number[];
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+/** One line of a process's log, as pino writes it. */
+export interface LogLine {
+  /** Epoch milliseconds. */
+  readonly time: number;
+  readonly msg: string;
+  readonly [field: string]: unknown;
+}
+
+/**
+ * Masters and workers as separate processes on this machine: `millrace jobmanager` and
+ * `millrace taskmanager`, exactly as a user would start them.
+ */
+export class LocalCluster implements AsyncDisposable {
+  readonly masters: Master[] = [];
+  readonly workers: Worker[] = [];
+
+  private constructor(private readonly options: LocalClusterOptions) {}
+
+  /** Resolves when every master serves REST; workers register by themselves. */
+  static async start(options: LocalClusterOptions): Promise<LocalCluster> {
+    mkdirSync(options.dir, { recursive: true });
+    const cluster = new LocalCluster(options);
+    try {
+      const masters = Array.from({ length: options.masters }, (_, i) => Master.start(options, i));
+      const workers = Array.from({ length: options.workers }, (_, i) => Worker.start(options, i));
+      const started = await Promise.allSettled([...masters, ...workers]);
+      for (const one of started) {
+        if (one.status === 'fulfilled')
+          (one.value instanceof Master ? cluster.masters : cluster.workers).push(one.value as never);
+      }
+      const failed = started.find((one) => one.status === 'rejected');
+      if (failed !== undefined) throw failed.reason;
+      return cluster;
+    } catch (error) {
+      await cluster.kill();
+      throw error;
+    }
+  }
+
+  /** Starts one more worker, as an operator would after losing one. */
+  async addWorker(): Promise<Worker> {
+    const worker = await Worker.start(this.options, this.workers.length);
+    this.workers.push(worker);
+    return worker;
+  }
+
+  /** Starts one more master. */
+  async addMaster(): Promise<Master> {
+    const master = await Master.start(this.options, this.masters.length);
+    this.masters.push(master);
+    return master;
+  }
+
+  get liveMasters(): readonly Master[] {
+    return this.masters.filter((master) => master.process.alive);
+  }
+
+  get liveWorkers(): readonly Worker[] {
+    return this.workers.filter((worker) => worker.process.alive);
+  }
+
+  /** Asks the first master that answers; any of them speaks for the leader. */
+  async get<T>(path: string): Promise<T> {
+    let last: unknown = new Error('no master is alive');
+    for (const master of this.liveMasters) {
+      try {
+        const response = await fetch(`${master.restUrl}${path}`, { signal: AbortSignal.timeout(3_000) });
+        if (response.ok) return (await response.json()) as T;
+        last = new Error(
+          `${master.restUrl}${path} answered ${response.status}: ${(await response.text()).slice(0, 500)}`,
+        );
+      } catch (error) {
+        last = error;
+      }
+    }
+    throw last;
+  }
+
+  /** The master that says of itself that it leads, among those alive. */
+  async leader(): Promise<Master | undefined> {
+    for (const master of this.liveMasters) {
+      try {
+        const response = await fetch(`${master.restUrl}/ha`, { signal: AbortSignal.timeout(2_000) });
+        const ha = (await response.json()) as { leader?: { id: string } | null };
+        const leader = this.liveMasters.find((one) => one.id === ha.leader?.id);
+        if (leader !== undefined) return leader;
+      } catch {
+        // A master that is just dying cannot be asked; the next one can.
+      }
+    }
+    return undefined;
+  }
+
+  /** Politely: hands over, ends tasks, leaves nothing. */
+  async stop(): Promise<void> {
+    await Promise.all(this.workers.map((worker) => worker.process.stop()));
+    await Promise.all(this.masters.map((master) => master.process.stop()));
+  }
+
+  async kill(): Promise<void> {
+    await Promise.all([...this.masters, ...this.workers].map((one) => one.process.kill()));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill();
+  }
+}
+
+export class Master {
+  private constructor(
+    readonly id: string,
+    readonly process: ManagedProcess,
+    readonly restUrl: string,
+  ) {}
+
+  static async start(options: LocalClusterOptions, index: number): Promise<Master> {
+    const id = `jobmanager-${index}`;
+    const process = await startRole('jobmanager', id, options, [
+      `jobmanager.id=${id}`,
+      'jobmanager.rpc.port=0',
+      `rest.port=${options.restPorts?.[index] ?? 0}`,
+    ]);
+    const match = await process.untilLog(/"restUrl":"([^"]+)".*"msg":"jobmanager started"/, 60_000);
+    return new Master(id, process, match[1] ?? '');
+  }
+}
+
+export class Worker {
+  private constructor(
+    readonly id: string,
+    readonly process: ManagedProcess,
+  ) {}
+
+  static async start(options: LocalClusterOptions, index: number): Promise<Worker> {
+    const id = `taskmanager-${index}`;
+    const process = await startRole('taskmanager', id, options, [
+      `taskmanager.resource-id=${id}`,
+      `taskmanager.numberOfTaskSlots=${options.slotsPerWorker}`,
+    ]);
+    await process.untilLog('"msg":"taskmanager started"', 60_000);
+    return new Worker(id, process);
+  }
+}
+
+function startRole(
+  role: string,
+  name: string,
+  options: LocalClusterOptions,
+  own: readonly string[],
+): Promise<ManagedProcess> {
+  const stores = options.config ?? [];
+  const settings = [
+    `high-availability.embedded.dir=${join(options.dir, 'stores')}`,
+    `io.tmp.dirs=${join(options.dir, 'tmp', name)}`,
+    ...own,
+    ...stores,
+  ];
+  return ManagedProcess.start({
+    name,
+    command: process.execPath,
+    args: [join(packageRoot(), 'dist/src/main/cli.js'), role, ...settings.flatMap((setting) => ['-D', setting])],
+    logFile: join(options.dir, 'logs', `${name}.log`),
+    ...(options.env === undefined ? {} : { env: options.env }),
+  });
+}
+
+/** Parses what can be parsed of a log; other lines (a crash's stack, say) are left out. */
+export function logLines(text: string): LogLine[] {
+  const lines: LogLine[] = [];
+  for (const line of text.split('\n')) {
+    if (!line.startsWith('{')) continue;
+    try {
+      lines.push(JSON.parse(line) as LogLine);
+    } catch {
+      // The last line may be half written.
+    }
+  }
+  return lines;
+}
