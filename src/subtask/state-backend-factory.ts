@@ -1,0 +1,32 @@
+import type { KeyGroupRange } from '../contracts/key-groups.ts';
+import type { KeyedStateHandle, OperatorStateHandle } from '../contracts/state-handles.ts';
+import type { AttemptId, DeploymentId, JobId, OperatorId } from '../kernel/ids.ts';
+import type { KeyedStateBackend, OperatorStateBackend } from '../state/ports.ts';
+
+/** Whose state it is. Enough to give every uploaded object a name that no other attempt uses. */
+export interface OperatorScope {
+  readonly jobId: JobId;
+  readonly deployment: DeploymentId;
+  readonly operatorId: OperatorId;
+  readonly attemptId: AttemptId;
+  readonly subtaskIndex: number;
+}
+
+/**
+ * Makes the state of one operator in one subtask, restored from handles that were already assigned
+ * to this subtask. Rejects with `UNAVAILABLE`, `NOT_FOUND` or `CORRUPT` when they cannot be read.
+ */
+export interface StateBackendFactory {
+  createKeyedStateBackend(request: {
+    readonly scope: OperatorScope;
+    readonly range: KeyGroupRange;
+    readonly maxParallelism: number;
+    readonly restore: readonly KeyedStateHandle[];
+    readonly signal: AbortSignal;
+  }): Promise<KeyedStateBackend>;
+  createOperatorStateBackend(request: {
+    readonly scope: OperatorScope;
+    readonly restore: readonly OperatorStateHandle[];
+    readonly signal: AbortSignal;
+  }): Promise<OperatorStateBackend>;
+}
