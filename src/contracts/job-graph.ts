@@ -138,9 +138,7 @@ export const jobGraphSchema = z.object({
   /** Digest over structure (ids, kinds, names, parallelism, edges), not over splits or configuration. */
   fingerprint: z.string().min(1).max(100),
   /** Restore from this savepoint or retained checkpoint (object key of its metadata) on the first start. */
-  restoreFrom: z
-    .object({ metadataKey: objectKeySchema, allowNonRestoredState: z.boolean() })
-    .optional(),
+  restoreFrom: z.object({ metadataKey: objectKeySchema, allowNonRestoredState: z.boolean() }).optional(),
   /** Why these vertices, for people: the text shown as Flink's plan. */
   submittedWallMs: z.number(),
 });

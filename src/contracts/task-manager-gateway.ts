@@ -93,4 +93,3 @@ export const taskManagerGatewaySpec = {
 
 export type TaskManagerGateway = Gateway<typeof taskManagerGatewaySpec>;
 export type TaskManagerHandler = GatewayHandler<typeof taskManagerGatewaySpec>;
-

@@ -49,9 +49,7 @@ export const taskDeploymentSchema = z.object({
   inputs: z.array(inputChannelSchema),
   outputs: z.array(outputEdgeSchema),
   /** State to restore, already assigned to this subtask; empty on a fresh start. */
-  restore: z
-    .object({ checkpointId: checkpointIdSchema, operators: z.array(operatorSnapshotSchema) })
-    .optional(),
+  restore: z.object({ checkpointId: checkpointIdSchema, operators: z.array(operatorSnapshotSchema) }).optional(),
 });
 export type TaskDeployment = z.infer<typeof taskDeploymentSchema>;
 

@@ -36,15 +36,21 @@ export function loadConfiguration(sources: ConfigSources): Configuration {
     try {
       values[name] = option.parse(text);
     } catch (error) {
-      problems.push(`${option.key}: ${option.secret ? 'the value is not valid' : asError(error).message} (${given?.origin ?? 'default'})`);
+      problems.push(
+        `${option.key}: ${option.secret ? 'the value is not valid' : asError(error).message} (${given?.origin ?? 'default'})`,
+      );
     }
   }
   // Relations are checked on what parsed, so that one wrong value does not hide the others.
   problems.push(...contradictions(values as Partial<Configuration>));
   if (problems.length > 0) {
-    throw new MillraceError('CONFIGURATION', `the configuration has ${problems.length === 1 ? 'a problem' : `${problems.length} problems`}:\n${problems.map((p) => `  - ${p}`).join('\n')}`, {
-      hint: 'docs/configuration.md lists every key.',
-    });
+    throw new MillraceError(
+      'CONFIGURATION',
+      `the configuration has ${problems.length === 1 ? 'a problem' : `${problems.length} problems`}:\n${problems.map((p) => `  - ${p}`).join('\n')}`,
+      {
+        hint: 'docs/configuration.md lists every key.',
+      },
+    );
   }
   return Object.freeze(values) as Configuration;
 }
@@ -66,7 +72,8 @@ function readFile(file: string | undefined, texts: Texts, problems: string[]): v
 
 function flatten(prefix: string, value: unknown, file: string, texts: Texts, problems: string[]): void {
   if (value !== null && typeof value === 'object' && !Array.isArray(value)) {
-    for (const [key, inner] of Object.entries(value)) flatten(prefix === '' ? key : `${prefix}.${key}`, inner, file, texts, problems);
+    for (const [key, inner] of Object.entries(value))
+      flatten(prefix === '' ? key : `${prefix}.${key}`, inner, file, texts, problems);
     return;
   }
   if (value === null || value === undefined) return;
@@ -106,22 +113,30 @@ function contradictions(c: Partial<Configuration>): string[] {
       out.push(`${OPTIONS[a].key} (${x} ms) must be less than ${OPTIONS[b].key} (${y} ms): ${why}`);
   };
   if (c.haType === 'etcd') {
-    if (c.etcdEndpoints === undefined) out.push('high-availability.type is etcd but high-availability.etcd.endpoints is missing');
-    if (c.storageDir === undefined) out.push('high-availability.type is etcd but high-availability.storageDir is missing');
+    if (c.etcdEndpoints === undefined)
+      out.push('high-availability.type is etcd but high-availability.etcd.endpoints is missing');
+    if (c.storageDir === undefined)
+      out.push('high-availability.type is etcd but high-availability.storageDir is missing');
   } else if (c.haType === 'embedded' && c.etcdEndpoints !== undefined) {
     out.push('high-availability.etcd.endpoints is given but high-availability.type is embedded');
   }
   if (c.storageDir !== undefined && !/^(s3:\/\/[^/]+|file:)/.test(c.storageDir))
     out.push(`high-availability.storageDir: "${c.storageDir}" begins neither with s3://bucket nor with file:`);
-  if ((c.s3AccessKey === undefined) !== (c.s3SecretKey === undefined)) out.push('s3.access-key and s3.secret-key go together: one is missing');
+  if ((c.s3AccessKey === undefined) !== (c.s3SecretKey === undefined))
+    out.push('s3.access-key and s3.secret-key go together: one is missing');
   if ((c.etcdUsername === undefined) !== (c.etcdPassword === undefined))
     out.push('high-availability.etcd.username and high-availability.etcd.password go together: one is missing');
   if ((c.etcdCertFile === undefined) !== (c.etcdKeyFile === undefined))
-    out.push('high-availability.etcd.tls.cert-file and high-availability.etcd.tls.key-file go together: one is missing');
-  if (c.leaseTtlMs !== undefined && c.leaseTtlMs < 1_000) out.push(`high-availability.lease-ttl (${c.leaseTtlMs} ms) must be at least 1 s: etcd counts leases in seconds`);
+    out.push(
+      'high-availability.etcd.tls.cert-file and high-availability.etcd.tls.key-file go together: one is missing',
+    );
+  if (c.leaseTtlMs !== undefined && c.leaseTtlMs < 1_000)
+    out.push(`high-availability.lease-ttl (${c.leaseTtlMs} ms) must be at least 1 s: etcd counts leases in seconds`);
   // Renewal is every third of the lease; the margin must leave room for two tries.
   if (c.leaseTtlMs !== undefined && c.leaseMarginMs !== undefined && c.leaseMarginMs > c.leaseTtlMs / 3)
-    out.push(`high-availability.lease-margin (${c.leaseMarginMs} ms) must be at most a third of high-availability.lease-ttl (${c.leaseTtlMs} ms)`);
+    out.push(
+      `high-availability.lease-margin (${c.leaseMarginMs} ms) must be at most a third of high-availability.lease-ttl (${c.leaseTtlMs} ms)`,
+    );
   less('heartbeatIntervalMs', 'heartbeatTimeoutMs', 'one lost heartbeat would end a connection');
   less('exponentialInitialMs', 'exponentialMaxMs', 'waits grow from one to the other');
   return out;
@@ -152,7 +167,9 @@ function editDistance(a: string, b: string, limit: number): number {
 }
 
 /** For logs, REST and the dashboard: every value as text, secrets hidden. */
-export function describeConfiguration(configuration: Configuration): readonly { readonly key: string; readonly value: string }[] {
+export function describeConfiguration(
+  configuration: Configuration,
+): readonly { readonly key: string; readonly value: string }[] {
   return (Object.entries(OPTIONS) as [keyof Configuration, Option<unknown>][])
     .filter(([name]) => configuration[name] !== undefined)
     .map(([name, option]) => ({ key: option.key, value: option.secret ? '******' : String(configuration[name]) }));

@@ -52,11 +52,21 @@ function choice<const C extends readonly string[], D extends C[number] | undefin
     if (!choices.includes(value)) throw new Error(`"${value}" is not one of ${choices.join(', ')}`);
     return value;
   };
-  return { key, defaultText, description: `${description} One of: ${choices.join(', ')}.`, secret: false, parse } as never;
+  return {
+    key,
+    defaultText,
+    description: `${description} One of: ${choices.join(', ')}.`,
+    secret: false,
+    parse,
+  } as never;
 }
 
 export const OPTIONS = {
-  clusterId: text('high-availability.cluster-id', 'default', 'Names the cluster in the stores; two clusters may share them.'),
+  clusterId: text(
+    'high-availability.cluster-id',
+    'default',
+    'Names the cluster in the stores; two clusters may share them.',
+  ),
   haType: choice(
     'high-availability.type',
     'embedded',
@@ -69,21 +79,33 @@ export const OPTIONS = {
     'Object store for job graphs, jars, checkpoints: `s3://bucket/prefix` or `file:/dir`. Default: a folder inside `high-availability.embedded.dir` (embedded only).',
   ),
   embeddedDir: text('high-availability.embedded.dir', '.millrace', 'Folder of the embedded coordination file.'),
-  etcdEndpoints: text('high-availability.etcd.endpoints', undefined, 'All etcd members, comma separated: `http://host:2379,…`.'),
+  etcdEndpoints: text(
+    'high-availability.etcd.endpoints',
+    undefined,
+    'All etcd members, comma separated: `http://host:2379,…`.',
+  ),
   etcdUsername: text('high-availability.etcd.username', undefined, 'etcd user, when it asks for one.'),
   etcdPassword: secret('high-availability.etcd.password', 'Password of that user.'),
   etcdCaFile: text('high-availability.etcd.tls.ca-file', undefined, 'PEM file with the CA of etcd; switches TLS on.'),
   etcdCertFile: text('high-availability.etcd.tls.cert-file', undefined, 'PEM client certificate for etcd.'),
   etcdKeyFile: text('high-availability.etcd.tls.key-file', undefined, 'PEM key of the client certificate.'),
   leaseTtlMs: duration('high-availability.lease-ttl', '2 s', 'How long a silent leader keeps leadership.'),
-  leaseMarginMs: duration('high-availability.lease-margin', '500 ms', 'A leader suspends itself this long before its lease could expire.'),
+  leaseMarginMs: duration(
+    'high-availability.lease-margin',
+    '500 ms',
+    'A leader suspends itself this long before its lease could expire.',
+  ),
   s3Endpoint: text('s3.endpoint', undefined, 'URL of an S3-compatible server; AWS when absent.'),
   s3Region: text('s3.region', 'us-east-1', 'Region to sign for.'),
   s3AccessKey: secret('s3.access-key', 'Access key; the default provider chain of AWS when absent.'),
   s3SecretKey: secret('s3.secret-key', 'Secret key.'),
   s3PathStyle: bool('s3.path.style.access', 'true', 'Bucket in the path instead of the host name.'),
 
-  replicaId: text('jobmanager.id', undefined, 'Name of this master, unique in the cluster. Default: host name and pid.'),
+  replicaId: text(
+    'jobmanager.id',
+    undefined,
+    'Name of this master, unique in the cluster. Default: host name and pid.',
+  ),
   jobmanagerBindHost: text('jobmanager.bind-host', '127.0.0.1', 'Address the control RPC of a master listens on.'),
   jobmanagerAddress: text('jobmanager.rpc.address', '127.0.0.1', 'Host under which workers reach this master.'),
   jobmanagerPort: port('jobmanager.rpc.port', '6123', 'Port of the control RPC; 0 takes a free one.'),
@@ -92,28 +114,77 @@ export const OPTIONS = {
   restPort: port('rest.port', '8081', 'Port of REST and the dashboard; 0 takes a free one.'),
   restMaxContentBytes: size('rest.server.max-content-length', '100 MiB', 'Largest upload accepted.'),
 
-  taskmanagerId: text('taskmanager.resource-id', undefined, 'Name of this worker, unique. Default: host, pid and a random part.'),
-  taskmanagerBindHost: text('taskmanager.bind-host', '127.0.0.1', 'Address that control RPC and data ports of a worker listen on.'),
+  taskmanagerId: text(
+    'taskmanager.resource-id',
+    undefined,
+    'Name of this worker, unique. Default: host, pid and a random part.',
+  ),
+  taskmanagerBindHost: text(
+    'taskmanager.bind-host',
+    '127.0.0.1',
+    'Address that control RPC and data ports of a worker listen on.',
+  ),
   taskmanagerHost: text('taskmanager.host', '127.0.0.1', 'Host under which this worker is reached.'),
   taskmanagerRpcPort: port('taskmanager.rpc.port', '0', 'Port of the worker’s control RPC; 0 takes a free one.'),
-  taskmanagerDataPort: port('taskmanager.data.port', '0', 'First data port; slot n takes this plus n. 0 takes free ones.'),
+  taskmanagerDataPort: port(
+    'taskmanager.data.port',
+    '0',
+    'First data port; slot n takes this plus n. 0 takes free ones.',
+  ),
   slots: integer('taskmanager.numberOfTaskSlots', '1', 1, 1_024, 'Slots, each with its own thread.'),
   slotHeapBytes: size('taskmanager.memory.slot-heap.size', '512 MiB', 'JavaScript heap of one slot’s thread.'),
   tmpDir: text('io.tmp.dirs', undefined, 'Folder for caches. Default: a folder in the system’s temporary directory.'),
-  cancellationTimeoutMs: duration('task.cancellation.timeout', '10 s', 'A task that has not ended this long after its cancellation is ended with its slot’s thread.'),
+  cancellationTimeoutMs: duration(
+    'task.cancellation.timeout',
+    '10 s',
+    'A task that has not ended this long after its cancellation is ended with its slot’s thread.',
+  ),
 
   heartbeatIntervalMs: duration('heartbeat.interval', '1 s', 'Between two heartbeats of leader and worker.'),
   heartbeatTimeoutMs: duration('heartbeat.timeout', '5 s', 'Silence after which the other side is given up.'),
   slotRequestTimeoutMs: duration('slot.request.timeout', '5 min', 'How long a job waits for slots.'),
-  evenlySpread: bool('cluster.evenly-spread-out-slots', 'true', 'Spread a job over all workers instead of filling one after the other.'),
+  evenlySpread: bool(
+    'cluster.evenly-spread-out-slots',
+    'true',
+    'Spread a job over all workers instead of filling one after the other.',
+  ),
 
   defaultParallelism: integer('parallelism.default', '1', 1, 32_768, 'Parallelism of operators that set none.'),
-  checkpointIntervalMs: duration('execution.checkpointing.interval', undefined, 'Between two checkpoints; none without.'),
-  checkpointMode: choice('execution.checkpointing.mode', 'EXACTLY_ONCE', ['EXACTLY_ONCE', 'AT_LEAST_ONCE'], 'Guarantee.'),
-  checkpointTimeoutMs: duration('execution.checkpointing.timeout', '10 min', 'A checkpoint not complete by then is aborted.'),
-  checkpointMinPauseMs: duration('execution.checkpointing.min-pause', '0 ms', 'Least time between the end of one and the start of the next.'),
-  checkpointMaxConcurrent: integer('execution.checkpointing.max-concurrent-checkpoints', '1', 1, 100, 'Checkpoints in progress at once.'),
-  tolerableFailedCheckpoints: integer('execution.checkpointing.tolerable-failed-checkpoints', '0', 0, 1_000_000, 'Consecutive failed checkpoints borne before the job restarts.'),
+  checkpointIntervalMs: duration(
+    'execution.checkpointing.interval',
+    undefined,
+    'Between two checkpoints; none without.',
+  ),
+  checkpointMode: choice(
+    'execution.checkpointing.mode',
+    'EXACTLY_ONCE',
+    ['EXACTLY_ONCE', 'AT_LEAST_ONCE'],
+    'Guarantee.',
+  ),
+  checkpointTimeoutMs: duration(
+    'execution.checkpointing.timeout',
+    '10 min',
+    'A checkpoint not complete by then is aborted.',
+  ),
+  checkpointMinPauseMs: duration(
+    'execution.checkpointing.min-pause',
+    '0 ms',
+    'Least time between the end of one and the start of the next.',
+  ),
+  checkpointMaxConcurrent: integer(
+    'execution.checkpointing.max-concurrent-checkpoints',
+    '1',
+    1,
+    100,
+    'Checkpoints in progress at once.',
+  ),
+  tolerableFailedCheckpoints: integer(
+    'execution.checkpointing.tolerable-failed-checkpoints',
+    '0',
+    0,
+    1_000_000,
+    'Consecutive failed checkpoints borne before the job restarts.',
+  ),
   checkpointRetention: choice(
     'execution.checkpointing.externalized-checkpoint-retention',
     'NO_EXTERNALIZED_CHECKPOINTS',
@@ -121,7 +192,11 @@ export const OPTIONS = {
     'What happens to checkpoints when a job is cancelled or fails.',
   ),
   checkpointsRetained: integer('state.checkpoints.num-retained', '1', 1, 1_000, 'Completed checkpoints kept.'),
-  memoryThresholdBytes: size('state.storage.fs.memory-threshold', '20 kb', 'State smaller than this is kept inside the metadata.'),
+  memoryThresholdBytes: size(
+    'state.storage.fs.memory-threshold',
+    '20 kb',
+    'State smaller than this is kept inside the metadata.',
+  ),
   bufferTimeoutMs: duration('execution.buffer-timeout', '20 ms', 'Longest time a record waits in an output buffer.'),
   recoveryFallback: choice(
     'execution.recovery.fallback',
@@ -136,15 +211,49 @@ export const OPTIONS = {
     ['none', 'fixed-delay', 'exponential-delay', 'failure-rate'],
     'What follows a failure. Default: exponential-delay with checkpoints, none without.',
   ),
-  fixedDelayAttempts: integer('restart-strategy.fixed-delay.attempts', '1', 0, 2_147_483_647, 'Restarts before the job fails.'),
+  fixedDelayAttempts: integer(
+    'restart-strategy.fixed-delay.attempts',
+    '1',
+    0,
+    2_147_483_647,
+    'Restarts before the job fails.',
+  ),
   fixedDelayMs: duration('restart-strategy.fixed-delay.delay', '1 s', 'Wait before each restart.'),
   exponentialInitialMs: duration('restart-strategy.exponential-delay.initial-backoff', '1 s', 'First wait.'),
   exponentialMaxMs: duration('restart-strategy.exponential-delay.max-backoff', '1 min', 'Longest wait.'),
-  exponentialMultiplier: number('restart-strategy.exponential-delay.backoff-multiplier', '1.5', 1, 100, 'Each wait is the last one times this.'),
-  exponentialResetMs: duration('restart-strategy.exponential-delay.reset-backoff-threshold', '1 h', 'Quiet time after which waits begin small again.'),
-  exponentialJitter: number('restart-strategy.exponential-delay.jitter-factor', '0.1', 0, 1, 'Random part of each wait.'),
-  exponentialAttempts: integer('restart-strategy.exponential-delay.attempts-before-reset-backoff', undefined, 1, 2_147_483_647, 'Restarts before the job fails; no limit without.'),
-  failureRateMax: integer('restart-strategy.failure-rate.max-failures-per-interval', '1', 1, 1_000_000, 'Failures borne per interval.'),
+  exponentialMultiplier: number(
+    'restart-strategy.exponential-delay.backoff-multiplier',
+    '1.5',
+    1,
+    100,
+    'Each wait is the last one times this.',
+  ),
+  exponentialResetMs: duration(
+    'restart-strategy.exponential-delay.reset-backoff-threshold',
+    '1 h',
+    'Quiet time after which waits begin small again.',
+  ),
+  exponentialJitter: number(
+    'restart-strategy.exponential-delay.jitter-factor',
+    '0.1',
+    0,
+    1,
+    'Random part of each wait.',
+  ),
+  exponentialAttempts: integer(
+    'restart-strategy.exponential-delay.attempts-before-reset-backoff',
+    undefined,
+    1,
+    2_147_483_647,
+    'Restarts before the job fails; no limit without.',
+  ),
+  failureRateMax: integer(
+    'restart-strategy.failure-rate.max-failures-per-interval',
+    '1',
+    1,
+    1_000_000,
+    'Failures borne per interval.',
+  ),
   failureRateIntervalMs: duration('restart-strategy.failure-rate.failure-rate-interval', '1 min', 'That interval.'),
   failureRateDelayMs: duration('restart-strategy.failure-rate.delay', '1 s', 'Wait before each restart.'),
 
@@ -152,7 +261,12 @@ export const OPTIONS = {
   historyMax: integer('jobstore.max-capacity', '1000', 1, 100_000, 'Ended jobs remembered.'),
   gcGraceMs: duration('gc.grace', '1 h', 'Age at which an object that nothing points to is removed.'),
   gcIntervalMs: duration('gc.interval', '10 min', 'Between two sweeps for such objects.'),
-  logLevel: choice('log.level', 'info', ['debug', 'info', 'warn', 'error', 'silent'], 'Least severe line that is logged.'),
+  logLevel: choice(
+    'log.level',
+    'info',
+    ['debug', 'info', 'warn', 'error', 'silent'],
+    'Least severe line that is logged.',
+  ),
 } as const;
 
 type ValueOf<O> = O extends Option<infer T> ? T : never;
