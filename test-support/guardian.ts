@@ -23,7 +23,7 @@ echo "$list" | while read -r kind what start; do
     set -- \${stat##*) }
     [ "\${20}" = "$start" ] || continue
   fi
-  kill -9 -- "-$what" 2>/dev/null
+  kill -s KILL -- "-$what" 2>/dev/null
 done
 echo "$list" | while read -r kind what start; do
   [ "$kind" = folder ] && rm -rf -- "$what"
@@ -66,7 +66,8 @@ function startTimeOf(pid: number): string | undefined {
   return statFields(pid)?.[19];
 }
 
-export type ProcessState = 'running' | 'stopped' | 'zombie' | 'gone';
+/** `waiting`: in the kernel, not to be interrupted (disk, or a child that is just being started). */
+export type ProcessState = 'running' | 'waiting' | 'stopped' | 'zombie' | 'gone';
 
 /**
  * What the system says of a process. `kill(pid, 0)` is no answer: it succeeds for a zombie, and an
@@ -82,9 +83,17 @@ export function processState(pid: number): ProcessState {
     case 'T':
     case 't':
       return 'stopped';
+    case 'D':
+      return 'waiting';
     default:
       return 'running';
   }
+}
+
+/** Whether the process may still do something: neither gone nor a zombie. */
+export function processLives(pid: number): boolean {
+  const state = processState(pid);
+  return state !== 'gone' && state !== 'zombie';
 }
 
 /** The fields of /proc/pid/stat after the name, which may itself hold spaces and parentheses. */

@@ -88,7 +88,8 @@ export class ManagedProcess implements AsyncDisposable {
     try {
       return process.kill(-this.pid, signal);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false;
+      // EPERM: the id names somebody else's group by now, so ours is gone.
+      if (['ESRCH', 'EPERM'].includes((error as NodeJS.ErrnoException).code ?? '')) return false;
       throw error;
     }
   }
@@ -116,7 +117,10 @@ export class ManagedProcess implements AsyncDisposable {
   async pause(): Promise<void> {
     this.mustLive('pause');
     this.send('SIGSTOP');
-    await until(`${this.name} to stand still`, () => processState(this.pid) === 'stopped', { everyMs: 2 });
+    // `waiting` counts: it runs no code of its own, and stops before it would. A process that is caught
+    // while it starts a child stays in that state, because the stopped child cannot report back.
+    const still = () => ['stopped', 'waiting'].includes(processState(this.pid));
+    await until(`${this.name} to stand still`, still, { everyMs: 2 });
   }
 
   resume(): void {
