@@ -1,0 +1,2 @@
+export { type CollectionSplit, collectionSource } from './collection-source.ts';
+export { type PrintSinkOptions, printSink } from './print-sink.ts';
