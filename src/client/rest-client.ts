@@ -73,10 +73,11 @@ export class RestClient {
   }
 
   json<T>(method: string, path: string, body?: object): Promise<T> {
-    return this.request<T>(method, path, () => {
-      if (body === undefined) return { body: undefined, headers: {} };
-      return { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } };
-    });
+    const headers: Record<string, string> = body === undefined ? {} : { 'content-type': 'application/json' };
+    return this.request<T>(method, path, () => ({
+      body: body === undefined ? undefined : JSON.stringify(body),
+      headers,
+    }));
   }
 
   private async request<T>(

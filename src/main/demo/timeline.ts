@@ -1,0 +1,45 @@
+import type { LocalCluster, LogLine } from '../../../test-support/local-cluster.ts';
+import { logLines } from '../../../test-support/local-cluster.ts';
+
+/** What happened after one kill, in milliseconds since the kill; undefined while it has not happened. */
+export interface Timeline {
+  readonly what: string;
+  readonly detectedMs: number | undefined;
+  readonly electedMs: number | undefined;
+  readonly recoveredMs: number | undefined;
+  readonly runningMs: number | undefined;
+}
+
+/**
+ * Reads the timeline of one failover from the survivors' logs: they carry the wall-clock times of one
+ * machine, which are comparable, and are written when the thing happens, not when somebody asks.
+ */
+export function readTimeline(cluster: LocalCluster, what: string, jobId: string, killedAtMs: number): Timeline {
+  const lines = cluster.masters
+    .flatMap((master) => logLines(master.process.log()))
+    .filter((line) => line.time >= killedAtMs)
+    .sort((a, b) => a.time - b.time);
+  const first = (test: (line: LogLine) => boolean) => {
+    const line = lines.find(test);
+    return line === undefined ? undefined : line.time - killedAtMs;
+  };
+  const ofJob = (line: LogLine) => line.jobId === jobId;
+  return {
+    what,
+    detectedMs: first((line) => line.msg === 'leader lost' || line.msg === 'taskmanager lost'),
+    electedMs: first((line) => line.msg === 'leadership granted'),
+    recoveredMs: first((line) => ofJob(line) && line.msg === 'job restored'),
+    runningMs: first((line) => ofJob(line) && line.msg === 'job state changed' && line.to === 'RUNNING'),
+  };
+}
+
+export function showTimeline(timeline: Timeline): string {
+  const step = (name: string, at: number | undefined) => (at === undefined ? undefined : `${name} +${at} ms`);
+  const steps = [
+    step('detected', timeline.detectedMs),
+    step('elected', timeline.electedMs),
+    step('recovered', timeline.recoveredMs),
+    step('running', timeline.runningMs),
+  ].filter((text) => text !== undefined);
+  return `${timeline.what}: ${steps.join(', ')}`;
+}
