@@ -1,8 +1,8 @@
+import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { once } from 'node:events';
 import { EtcdCluster } from './etcd-cluster.ts';
-import { Rgw, type S3Access } from './rgw.ts';
+import type { Rgw, S3Access } from './rgw.ts';
 
 /** What a test is told of the shared etcd. */
 export interface SharedEtcd {
@@ -61,7 +61,8 @@ export class SharedInfra {
         this.etcd ??= EtcdCluster.start();
         return { endpoints: (await this.etcd).endpoints };
       case '/s3': {
-        this.s3 ??= Rgw.start();
+        // Loaded only when needed: the S3 SDK takes seconds.
+        this.s3 ??= import('./rgw.ts').then(({ Rgw }) => Rgw.start());
         const rgw = await this.s3;
         return { ...rgw.access, bucket: await rgw.createBucket() };
       }

@@ -9,7 +9,7 @@ export async function sharedEtcd(): Promise<SharedEtcd> {
   return (await ask('/etcd')) as SharedEtcd;
 }
 
-/** The S3 server of the whole test run, with a new bucket for each call. The first call takes about 12 s. */
+/** The S3 server of the whole test run, with a new bucket for each call. The first call takes about 2 s. */
 export async function sharedS3(): Promise<SharedS3> {
   return (await ask('/s3')) as SharedS3;
 }
