@@ -6,6 +6,7 @@ import fastifyStatic from '@fastify/static';
 import Fastify, { type FastifyInstance } from 'fastify';
 import { asError, NotFoundError } from '../kernel/errors.ts';
 import type { Closeable } from '../kernel/lifecycle.ts';
+import { guardOrigins } from './cross-origin.ts';
 import { forwardToLeader } from './forward-to-leader.ts';
 import { toHttpError } from './http-error.ts';
 import type { RestDeps, RestOptions } from './ports.ts';
@@ -61,9 +62,13 @@ async function register(app: FastifyInstance, deps: RestDeps, options: RestOptio
   });
   await app.register(helmet, {
     // The dashboard is served over plain HTTP on private networks, where an upgrade would break it.
-    contentSecurityPolicy: { directives: { upgradeInsecureRequests: null } },
+    // Its script reads from the other masters when this one is gone, hence `connect-src`.
+    contentSecurityPolicy: {
+      directives: { upgradeInsecureRequests: null, connectSrc: ["'self'", 'http:', 'https:'] },
+    },
     strictTransportSecurity: false,
   });
+  guardOrigins(app, deps);
   // An empty body with a JSON content type is what many clients send with POST.
   app.addContentTypeParser('application/json', { parseAs: 'string' }, (_request, body, done) => {
     try {
