@@ -30,7 +30,7 @@ export type EdgeSpec = readonly [from: number, to: number, partitioner?: Partiti
 export function streamGraph(nodes: readonly NodeSpec[], edges: readonly EdgeSpec[]): StreamGraph<undefined> {
   const read = new Set(edges.map(([, to]) => to));
   const full = nodes.map((spec): StreamNode<undefined> => {
-    const kind = read.has(spec.nodeId) ? 'map' : 'source';
+    const kind = spec.kind ?? (read.has(spec.nodeId) ? 'map' : 'source');
     const parallelism = spec.parallelism ?? 1;
     return {
       kind,
