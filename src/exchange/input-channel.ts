@@ -1,0 +1,34 @@
+import type { ChannelMessage } from './channel-message.ts';
+
+/** A consumer's side of one channel. */
+export interface InputChannel {
+  /** Names the producer in errors. */
+  readonly description: string;
+  /** The next message. The caller says `processed` when it is done with it, which is when room is made for another. */
+  poll(): ChannelMessage | undefined;
+  processed(): void;
+  /** Messages held on this side, bounded by the credits. */
+  readonly queued: number;
+  /** Reads no more; the producer is told. Idempotent. */
+  close(): void;
+}
+
+/** The input gate, as its channels see it. */
+export interface InputChannelListener {
+  /** There is something to poll. */
+  onData(): void;
+  /** Nothing more will come, and the end was not seen. */
+  onFailed(error: Error): void;
+}
+
+/** What a consumer asks of an exchange. */
+export interface InputRequest {
+  readonly jobId: string;
+  readonly deployment: string;
+  readonly edgeId: string;
+  readonly producerAttempt: string;
+  readonly producerSubtask: number;
+  readonly subpartition: number;
+  /** The consuming task, for the producer's log. */
+  readonly consumer: string;
+}

@@ -1,0 +1,148 @@
+import { z } from 'zod';
+import { errorInfoSchema } from '../contracts/schemas.ts';
+import { CorruptError, fromErrorInfo, type MillraceError, toErrorInfo } from '../kernel/errors.ts';
+import { unreachable } from '../kernel/assert.ts';
+import type { ChannelMessage, CheckpointBarrier } from './channel-message.ts';
+import { type Frame, NO_PAYLOAD } from './frame.ts';
+
+/** The payloads of frames other than records: fixed binary where they are frequent, JSON where they are rare. */
+
+const BARRIER_BYTES = 26;
+const ALIGNED = 1;
+
+export function messageToFrame(message: ChannelMessage, channel: number, sequence: number): Frame {
+  switch (message.kind) {
+    case 'records':
+      return { kind: 'records', channel, sequence, codec: message.codec, payload: message.payload };
+    case 'barrier':
+      return { kind: 'barrier', channel, sequence, codec: 0, payload: encodeBarrier(message.barrier) };
+    case 'watermark': {
+      const payload = Buffer.alloc(8);
+      payload.writeDoubleLE(message.timestampMs);
+      return { kind: 'watermark', channel, sequence, codec: 0, payload };
+    }
+    case 'end-of-data':
+    case 'end-of-stream':
+      return { kind: message.kind, channel, sequence, codec: 0, payload: NO_PAYLOAD };
+    default:
+      return unreachable(message);
+  }
+}
+
+/** The message of a frame that takes a credit; undefined for `credit`, `handshake` and `error`. */
+export function frameToMessage(frame: Frame): ChannelMessage | undefined {
+  switch (frame.kind) {
+    case 'records':
+      if (frame.payload.length < 4) throw new CorruptError('a records frame is too short');
+      return { kind: 'records', codec: frame.codec, payload: frame.payload, records: bufferOf(frame).readUInt32LE(0) };
+    case 'barrier':
+      return { kind: 'barrier', barrier: decodeBarrier(frame) };
+    case 'watermark':
+      return { kind: 'watermark', timestampMs: bufferOf(frame, 8).readDoubleLE() };
+    case 'end-of-data':
+    case 'end-of-stream':
+      return { kind: frame.kind };
+    case 'credit':
+    case 'handshake':
+    case 'error':
+      return undefined;
+    default:
+      return unreachable(frame.kind);
+  }
+}
+
+function encodeBarrier({ checkpointId, timestampMs, options }: CheckpointBarrier): Uint8Array {
+  const payload = Buffer.alloc(BARRIER_BYTES);
+  payload.writeDoubleLE(checkpointId, 0);
+  payload.writeDoubleLE(timestampMs, 8);
+  payload.writeDoubleLE(options.alignedTimeoutMs, 16);
+  payload[24] = options.kind === 'SAVEPOINT' ? 1 : 0;
+  payload[25] = options.aligned ? ALIGNED : 0;
+  return payload;
+}
+
+function decodeBarrier(frame: Frame): CheckpointBarrier {
+  const payload = bufferOf(frame, BARRIER_BYTES);
+  return {
+    checkpointId: payload.readDoubleLE(0),
+    timestampMs: payload.readDoubleLE(8),
+    options: {
+      kind: payload[24] === 1 ? 'SAVEPOINT' : 'CHECKPOINT',
+      aligned: payload[25] === ALIGNED,
+      alignedTimeoutMs: payload.readDoubleLE(16),
+    },
+  };
+}
+
+export function creditFrame(channel: number, credits: number): Frame {
+  const payload = Buffer.alloc(4);
+  payload.writeUInt32LE(credits);
+  return { kind: 'credit', channel, sequence: 0, codec: 0, payload };
+}
+
+export function decodeCredit(frame: Frame): number {
+  return bufferOf(frame, 4).readUInt32LE();
+}
+
+/** Which output a consumer wants to read. */
+const handshakeSchema = z.object({
+  jobId: z.string().max(64),
+  deployment: z.string().regex(/^[0-9]{1,20}-[0-9]{1,10}$/),
+  edgeId: z.string().max(200),
+  producerAttempt: z.string().max(64),
+  producerSubtask: z.number().int().nonnegative(),
+  subpartition: z.number().int().nonnegative(),
+  /** Messages that the producer may send before the first is processed. */
+  credits: z.number().int().min(1).max(65_536),
+  /** Who asks, for the producer's log. */
+  consumer: z.string().max(300),
+});
+export type Handshake = z.infer<typeof handshakeSchema>;
+
+export function handshakeFrame(channel: number, handshake: Handshake): Frame {
+  return { kind: 'handshake', channel, sequence: 0, codec: 0, payload: Buffer.from(JSON.stringify(handshake)) };
+}
+
+export function decodeHandshake(frame: Frame): Handshake {
+  const parsed = handshakeSchema.safeParse(parseJson(frame, 'handshake'));
+  if (!parsed.success) throw new CorruptError(`received a malformed handshake: ${parsed.error.message}`);
+  return parsed.data;
+}
+
+/** The producer's yes to a handshake. */
+export function acceptedFrame(channel: number): Frame {
+  return { kind: 'handshake', channel, sequence: 0, codec: 0, payload: NO_PAYLOAD };
+}
+
+/** Ends a channel from either side. Stacks stay home: they are long and name the other process's files. */
+export function errorFrame(channel: number, error: Error): Frame {
+  const { code, message, hint } = toErrorInfo(error);
+  const info = {
+    code,
+    message: message.slice(0, 8_000),
+    ...(hint === undefined ? {} : { hint: hint.slice(0, 2_000) }),
+  };
+  return { kind: 'error', channel, sequence: 0, codec: 0, payload: Buffer.from(JSON.stringify(info)) };
+}
+
+export function decodeError(frame: Frame): MillraceError {
+  const parsed = errorInfoSchema.safeParse(parseJson(frame, 'error'));
+  if (!parsed.success) throw new CorruptError(`received a malformed error: ${parsed.error.message}`);
+  return fromErrorInfo(parsed.data);
+}
+
+function parseJson(frame: Frame, what: string): unknown {
+  try {
+    return JSON.parse(bufferOf(frame).toString('utf8'));
+  } catch (error) {
+    throw new CorruptError(`received a malformed ${what}`, { cause: error });
+  }
+}
+
+function bufferOf(frame: Frame, expectedBytes?: number): Buffer {
+  const { payload } = frame;
+  if (expectedBytes !== undefined && payload.length !== expectedBytes) {
+    throw new CorruptError(`a ${frame.kind} frame has ${payload.length} bytes instead of ${expectedBytes}`);
+  }
+  return Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength);
+}

@@ -1,0 +1,108 @@
+import type { Clock } from '../kernel/clock.ts';
+import { MillraceError, NotFoundError, UnavailableError } from '../kernel/errors.ts';
+import { type AttemptId, compareDeployments, type DeploymentId, type JobId } from '../kernel/ids.ts';
+import type { Subpartition } from './subpartition.ts';
+
+/** Names one subpartition in the cluster. */
+export interface SubpartitionId {
+  readonly jobId: JobId;
+  readonly deployment: DeploymentId;
+  readonly attemptId: AttemptId;
+  readonly edgeId: string;
+  readonly subpartition: number;
+}
+
+interface Waiter {
+  readonly id: SubpartitionId;
+  readonly found: (subpartition: Subpartition) => void;
+  readonly refused: (error: Error) => void;
+}
+
+/** The outputs of a slot's tasks, where readers find them, also those that come before the task does. */
+export class SubpartitionRegistry {
+  private current: { readonly jobId: JobId; readonly deployment: DeploymentId } | undefined;
+  private readonly subpartitions = new Map<string, Subpartition>();
+  private readonly waiters = new Set<Waiter>();
+
+  constructor(private readonly clock: Clock) {}
+
+  /** A newer deployment takes the slot: outputs of the older ones are forgotten and their readers refused. */
+  begin(jobId: JobId, deployment: DeploymentId): void {
+    if (this.current?.deployment === deployment) return;
+    this.current = { jobId, deployment };
+    this.failAll(new MillraceError('CONFLICT', `deployment ${deployment} has taken the slot`));
+    this.subpartitions.clear();
+    for (const waiter of [...this.waiters]) {
+      const refusal = this.refusal(waiter.id);
+      if (refusal !== undefined) waiter.refused(refusal);
+    }
+  }
+
+  add(id: SubpartitionId, subpartition: Subpartition): void {
+    const key = keyOf(id);
+    this.subpartitions.set(key, subpartition);
+    for (const waiter of [...this.waiters]) if (keyOf(waiter.id) === key) waiter.found(subpartition);
+  }
+
+  /** Waits up to `waitMs` for the producer. Rejects with `UNAVAILABLE` after that, `CONFLICT` for an older deployment. */
+  find(id: SubpartitionId, waitMs: number, signal: AbortSignal): Promise<Subpartition> {
+    const refusal = this.refusal(id);
+    if (refusal !== undefined) return Promise.reject(refusal);
+    const present = this.subpartitions.get(keyOf(id));
+    if (present !== undefined) return Promise.resolve(present);
+    return new Promise((resolve, reject) => {
+      const done = () => {
+        timer.cancel();
+        signal.removeEventListener('abort', onAbort);
+        this.waiters.delete(waiter);
+      };
+      const waiter: Waiter = {
+        id,
+        found: (subpartition) => {
+          done();
+          resolve(subpartition);
+        },
+        refused: (error) => {
+          done();
+          reject(error);
+        },
+      };
+      const onAbort = () => waiter.refused(new MillraceError('CLOSED', 'the consumer went away'));
+      const timer = this.clock.schedule(waitMs, () =>
+        waiter.refused(new UnavailableError(`the producer ${describe(id)} did not appear within ${waitMs} ms`)),
+      );
+      this.waiters.add(waiter);
+      if (signal.aborted) onAbort();
+      else signal.addEventListener('abort', onAbort, { once: true });
+    });
+  }
+
+  failAll(error: Error): void {
+    for (const subpartition of this.subpartitions.values()) subpartition.fail(error);
+  }
+
+  close(): void {
+    const closed = new MillraceError('CLOSED', 'the slot is closing');
+    for (const waiter of [...this.waiters]) waiter.refused(closed);
+    this.failAll(closed);
+    this.subpartitions.clear();
+  }
+
+  private refusal(id: SubpartitionId): Error | undefined {
+    // Nothing runs here yet: the deployment may be on its way.
+    if (this.current === undefined) return undefined;
+    if (this.current.jobId !== id.jobId) return new NotFoundError(`this slot runs another job than ${id.jobId}`);
+    if (compareDeployments(id.deployment, this.current.deployment) < 0) {
+      return new MillraceError('CONFLICT', `deployment ${id.deployment} was replaced by ${this.current.deployment}`);
+    }
+    return undefined;
+  }
+}
+
+function keyOf(id: SubpartitionId): string {
+  return `${id.deployment}/${id.attemptId}/${id.edgeId}/${id.subpartition}`;
+}
+
+function describe(id: SubpartitionId): string {
+  return `attempt ${id.attemptId} of deployment ${id.deployment}, subpartition ${id.subpartition} of edge ${id.edgeId}`;
+}
