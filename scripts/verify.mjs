@@ -19,6 +19,7 @@ const CHECKS = [
   ['format and lint (biome)', bin('biome'), ['check', '--error-on-warnings', '--max-diagnostics=50']],
   ['promises (oxlint)', bin('oxlint'), ['--type-aware', '--deny-warnings', '--disable-nested-config']],
   ['promise check finds a planted promise', process.execPath, ['scripts/prove-promise-lint.mjs']],
+  ['lock file (all platforms)', process.execPath, ['scripts/complete-lock.mjs', '--check']],
   ['import directions', process.execPath, ['scripts/check-imports.mjs']],
 ];
 
