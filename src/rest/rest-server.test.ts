@@ -1,0 +1,234 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { LeaderInfo } from '../contracts/leadership.ts';
+import { asFencingToken } from '../kernel/ids.ts';
+import { silentLogger } from '../kernel/log.ts';
+import type { HaView, RestDeps } from './ports.ts';
+import { RestServer } from './rest-server.ts';
+import { JOB_ID, ModelDispatcher } from './testing/model-dispatcher.ts';
+
+/** Two masters: `leader` leads, `standby` knows it. */
+class ModelElection {
+  leader: string | undefined = 'leader';
+  readonly ports = new Map<string, number>();
+
+  view(replicaId: string): HaView {
+    const urlOf = (id: string) => `http://127.0.0.1:${this.ports.get(id) ?? 0}`;
+    return {
+      replicaId,
+      restUrl: () => urlOf(replicaId),
+      isLeading: () => this.leader === replicaId,
+      leader: () => (this.leader === undefined ? undefined : this.info(this.leader, urlOf(this.leader))),
+      replicas: async () =>
+        [...this.ports.keys()].map((id) => ({ id, restUrl: urlOf(id), rpcAddress: '127.0.0.1:1', startedMs: 1 })),
+      events: () => [],
+    };
+  }
+
+  private info(replicaId: string, restUrl: string): LeaderInfo {
+    return {
+      replicaId,
+      restUrl,
+      incarnation: 'aaaaaaaa',
+      rpcAddress: '127.0.0.1:1',
+      electedWallMs: 9,
+      token: asFencingToken(42n),
+    };
+  }
+}
+
+let election: ModelElection;
+let dispatcher: ModelDispatcher;
+let leader: RestServer;
+let standby: RestServer;
+
+beforeEach(async () => {
+  election = new ModelElection();
+  dispatcher = new ModelDispatcher();
+  leader = await start('leader', dispatcher);
+  const idle = new ModelDispatcher();
+  idle.leading = false;
+  standby = await start('standby', idle);
+});
+
+afterEach(async () => {
+  await leader.close();
+  await standby.close();
+});
+
+async function start(id: string, behind: ModelDispatcher): Promise<RestServer> {
+  const deps: RestDeps = {
+    log: silentLogger,
+    dispatcher: behind,
+    ha: election.view(id),
+    configuration: [{ key: 's3.secret-key', value: '******' }],
+    version: '0.1.0',
+  };
+  const server = await RestServer.start(deps, {
+    host: '127.0.0.1',
+    port: 0,
+    maxContentBytes: 1_000,
+    webRoot: undefined,
+  });
+  election.ports.set(id, server.port);
+  return server;
+}
+
+async function call(server: RestServer, method: string, path: string, init: RequestInit = {}) {
+  const response = await fetch(`http://127.0.0.1:${server.port}${path}`, { method, ...init });
+  const text = await response.text();
+  return { status: response.status, headers: response.headers, body: text === '' ? undefined : JSON.parse(text) };
+}
+
+function upload(name: string, content: string): RequestInit {
+  const form = new FormData();
+  form.append('jarfile', new Blob([content]), name);
+  return { body: form };
+}
+
+const json = (body: unknown): RequestInit => ({
+  body: JSON.stringify(body),
+  headers: { 'content-type': 'application/json' },
+});
+
+describe.each(['leader', 'standby'] as const)('asked at the %s', (which) => {
+  const at = () => (which === 'leader' ? leader : standby);
+
+  test('the conversation of upload, run and status goes through in Flink’s words', async () => {
+    const uploaded = await call(
+      at(),
+      'POST',
+      '/jars/upload',
+      upload('word-count-1.0.mjs', 'export const WordCount = 1'),
+    );
+    expect(uploaded).toMatchObject({ status: 200, body: { status: 'success' } });
+    expect(uploaded.body.filename).toMatch(/_word-count-1\.0\.mjs$/);
+
+    const run = await call(at(), 'POST', `/jars/${uploaded.body.filename}/run`, json({ entryClass: 'WordCount' }));
+    expect(run).toMatchObject({ status: 200, body: { jobid: JOB_ID } });
+
+    const job = await call(at(), 'GET', `/jobs/${JOB_ID}`);
+    expect(job.body).toMatchObject({
+      jid: JOB_ID,
+      name: 'WordCount Example',
+      state: 'FINISHED',
+      'start-time': 1_000,
+      'end-time': 3_000,
+      duration: 2_000,
+      'last-modification': 3_000,
+      tasks: { total: 2, pending: 0, running: 0, finished: 2, canceling: 0, canceled: 0, failed: 0 },
+    });
+  });
+
+  test('every read answers with and without /v1', async () => {
+    const paths = [
+      '/jobs',
+      '/jobs/overview',
+      '/overview',
+      '/taskmanagers',
+      '/jars',
+      `/jobs/${JOB_ID}/exceptions`,
+      `/jobs/${JOB_ID}/checkpoints`,
+    ];
+    for (const path of paths) {
+      const plain = await call(at(), 'GET', path);
+      expect(plain.status, path).toBe(200);
+      expect((await call(at(), 'GET', `/v1${path}`)).body, path).toEqual(plain.body);
+    }
+  });
+
+  test('an upload over the limit is refused with 413 and nothing is kept', async () => {
+    expect((await call(at(), 'POST', '/jars/upload', upload('big.mjs', 'x'.repeat(2_000)))).status).toBe(413);
+    expect(dispatcher.jars.size).toBe(0);
+  });
+
+  test('a path in the file name is no path', async () => {
+    const { body } = await call(at(), 'POST', '/jars/upload', upload('../../etc/passwd', 'x'));
+    expect(body.filename).toMatch(/_passwd$/);
+  });
+});
+
+test.each([
+  ['no body', 'POST', '/jars/upload', {}, 400, /multipart/],
+  ['an empty file', 'POST', '/jars/upload', upload('a.mjs', ''), 400, /is empty/],
+  ['an unknown jar', 'POST', '/jars/none/run', json({}), 404, /no jar none/],
+  ['an unknown job', 'GET', `/jobs/${'0'.repeat(32)}`, {}, 404, /no job/],
+  ['a malformed job id', 'GET', '/jobs/xyz', {}, 400, /32 lower-case hex digits/],
+  ['parallelism 0', 'POST', '/jars/none/run', json({ parallelism: 0 }), 400, /parallelism/],
+  ['parallelism over the maximum', 'POST', '/jars/none/run', json({ parallelism: 40_000 }), 400, /parallelism/],
+  [
+    'broken JSON',
+    'POST',
+    '/jars/none/run',
+    { body: '{', headers: { 'content-type': 'application/json' } },
+    400,
+    /not valid JSON/,
+  ],
+  ['cancelling an ended job', 'PATCH', `/jobs/${JOB_ID}`, {}, 409, /has ended/],
+  ['a program that throws', 'POST', '/jars/none/plan', json({}), 400, /boom/],
+  ['an unknown path', 'GET', '/nowhere', {}, 404, /nothing at GET/],
+] as const)('%s gets a clear answer', async (_what, method, path, init, status, message) => {
+  const answer = await call(leader, method, path, init as RequestInit);
+  expect(answer.status).toBe(status);
+  expect(answer.body.errors[0]).toMatch(message);
+});
+
+test('a cancel is answered 202 once it is accepted', async () => {
+  dispatcher.status = 'RUNNING';
+  expect((await call(standby, 'PATCH', `/jobs/${JOB_ID}?mode=cancel`)).status).toBe(202);
+  expect(dispatcher.cancelled).toEqual([JOB_ID]);
+});
+
+test('during an election every replica answers 503 with a reason and when to come back', async () => {
+  election.leader = undefined;
+  dispatcher.leading = false;
+  for (const server of [leader, standby]) {
+    const answer = await call(server, 'GET', '/jobs');
+    expect(answer.status).toBe(503);
+    expect(answer.headers.get('retry-after')).toBe('1');
+    expect(answer.body.errors[0]).toMatch(/election/);
+  }
+  expect((await call(standby, 'GET', '/ha')).body.leader).toBeNull();
+});
+
+test('a standby whose leader has just died says 503, not 500, and never forwards in a circle', async () => {
+  await leader.close();
+  const dead = await call(standby, 'GET', '/jobs');
+  expect(dead.status).toBe(503);
+  expect(dead.body.errors[0]).toMatch(/does not answer/);
+  const circle = await call(standby, 'GET', '/jobs', { headers: { 'x-millrace-forwarded-by': 'leader' } });
+  expect(circle.status).toBe(503);
+});
+
+test('arguments come from the body, else from the query', async () => {
+  await call(leader, 'POST', '/jars/upload', upload('a.mjs', 'x'));
+  const [jarId] = [...dispatcher.jars.keys()];
+  await call(
+    leader,
+    'POST',
+    `/jars/${jarId}/run?entry-class=Q&program-args=--a%20%22b%20c%22&parallelism=3`,
+    json({ entryClass: 'B' }),
+  );
+  expect(dispatcher.runs[0]?.request).toMatchObject({ entryClass: 'B', programArgs: ['--a', 'b c'], parallelism: 3 });
+});
+
+test('a page of another origin can neither read nor post; the other master’s page may read', async () => {
+  const foreign = { origin: 'http://evil.example' };
+  const posted = await call(leader, 'POST', '/jars/upload', { ...upload('a.mjs', 'x'), headers: foreign });
+  expect(posted.status).toBe(403);
+  expect(dispatcher.jars.size).toBe(0);
+  expect(
+    (await call(leader, 'GET', '/jobs', { headers: foreign })).headers.get('access-control-allow-origin'),
+  ).toBeNull();
+  const sibling = `http://127.0.0.1:${standby.port}`;
+  const read = await call(leader, 'GET', '/jobs', { headers: { origin: sibling } });
+  expect(read.headers.get('access-control-allow-origin')).toBe(sibling);
+});
+
+test('an unexpected failure shows neither message nor stack', async () => {
+  dispatcher.listJobs = async () => {
+    throw new Error('secret detail');
+  };
+  const answer = await call(leader, 'GET', '/jobs');
+  expect(answer.status).toBe(500);
+  expect(JSON.stringify(answer.body)).not.toContain('secret detail');
+});
