@@ -11,16 +11,21 @@ export interface KeyedStateBackend {
   /**
    * Fixes the state as of now, synchronously; the returned function then serialises and uploads it
    * while processing goes on, and gives the handles. Calling `discard` instead drops the fixed view.
+   * `checkpointId` only goes into the names of objects, for people.
    */
-  snapshot(): PendingSnapshot<KeyedStateHandle>;
+  snapshot(checkpointId?: number): PendingSnapshot<KeyedStateHandle>;
   /** Keys held, over all states. */
   size(): number;
   dispose(): void;
 }
 
 export interface ValueState<T> {
-  /** Undefined when the current key has no value. */
+  /**
+   * Undefined when the current key has no value. What it returns belongs to the state: it may be kept or
+   * changed only until the current record is done, and only `update` is sure to keep a change.
+   */
   value(): T | undefined;
+  /** Takes structured data, which belongs to the state from then on. `undefined` is the same as `clear`. */
   update(value: T): void;
   clear(): void;
 }
@@ -31,7 +36,7 @@ export interface OperatorStateBackend {
   restored<T>(name: string): readonly T[];
   /** Replaces the list under this name. Items are structured data. */
   update<T>(name: string, mode: OperatorStateMode, items: readonly T[]): void;
-  snapshot(): PendingSnapshot<OperatorStateHandle>;
+  snapshot(checkpointId?: number): PendingSnapshot<OperatorStateHandle>;
 }
 
 export interface PendingSnapshot<Handle> {

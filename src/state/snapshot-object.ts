@@ -1,0 +1,66 @@
+import { createHash } from 'node:crypto';
+import type { ObjectStore, ObjectUpload } from '../contracts/object-store.ts';
+import type { StateHandle } from '../contracts/state-handles.ts';
+import type { Digest } from '../kernel/ids.ts';
+
+/** Flink's `state.storage.fs.memory-threshold`: less than this travels inside the acknowledgement. */
+export const DEFAULT_MEMORY_THRESHOLD_BYTES = 20 * 1024;
+
+/** More than this is sent in parts while the rest is still being serialised, so that memory stays bounded. */
+const PUT_BYTES_MAX = 8 * 1024 * 1024;
+
+/**
+ * Gathers the bytes of one snapshot and decides where they go: into the handle, into one put, or,
+ * when there are many, into an upload in parts. Either `finish` or `abort` ends it.
+ */
+export class SnapshotObject {
+  private readonly hash = createHash('sha256');
+  private gathered: Buffer[] = [];
+  private gatheredBytes = 0;
+  private upload: ObjectUpload | undefined;
+  /** Bytes appended so far: where the next section starts. */
+  size = 0;
+
+  constructor(
+    private readonly objects: ObjectStore,
+    private readonly key: string,
+    private readonly memoryThresholdBytes: number,
+  ) {}
+
+  async append(bytes: Buffer): Promise<void> {
+    this.hash.update(bytes);
+    this.gathered.push(bytes);
+    this.gatheredBytes += bytes.length;
+    this.size += bytes.length;
+    if (this.gatheredBytes < PUT_BYTES_MAX) return;
+    this.upload ??= await this.objects.upload(this.key);
+    await this.upload.write(this.take());
+  }
+
+  async finish(signal: AbortSignal): Promise<StateHandle> {
+    if (this.upload === undefined && this.size <= this.memoryThresholdBytes) {
+      return { kind: 'inline', bytes: new Uint8Array(this.take()) };
+    }
+    if (this.upload === undefined) {
+      await this.objects.put(this.key, this.take(), signal);
+    } else {
+      if (this.gatheredBytes > 0) await this.upload.write(this.take());
+      signal.throwIfAborted();
+      await this.upload.complete();
+      this.upload = undefined;
+    }
+    return { kind: 'object', key: this.key, size: this.size, digest: this.hash.digest('hex') as Digest };
+  }
+
+  async abort(): Promise<void> {
+    this.gathered = [];
+    await this.upload?.abort();
+  }
+
+  private take(): Buffer {
+    const bytes = Buffer.concat(this.gathered);
+    this.gathered = [];
+    this.gatheredBytes = 0;
+    return bytes;
+  }
+}
