@@ -1,0 +1,386 @@
+import type { CompletedCheckpoint } from '../contracts/checkpoint.ts';
+import type { JobGraph } from '../contracts/job-graph.ts';
+import type { TaskManagerGateway } from '../contracts/task-manager-gateway.ts';
+import type { CheckpointAck, CheckpointDecline } from '../contracts/task.ts';
+import type { CheckpointsView } from '../contracts/views.ts';
+import { unreachable } from '../kernel/assert.ts';
+import type { Clock, Timer } from '../kernel/clock.ts';
+import { asError, type ErrorInfo, isMillraceError, toErrorInfo } from '../kernel/errors.ts';
+import type { AttemptId, DeploymentId, FencingToken, TaskManagerId } from '../kernel/ids.ts';
+import { BackgroundTasks } from '../kernel/lifecycle.ts';
+import type { Logger } from '../kernel/log.ts';
+import type { Random } from '../kernel/random.ts';
+import { classifyAck, initialCoordinator, stepCoordinator } from './checkpoint-coordinator.ts';
+import { CheckpointHistory } from './checkpoint-history.ts';
+import { buildMetadata, objectKeysOf, objectKeysOfMetadata } from './checkpoint-metadata.ts';
+import { CheckpointNotifier } from './checkpoint-notifier.ts';
+import { commitCheckpoint, type CommitOutcome } from './commit-checkpoint.ts';
+import type {
+  AckOutcome,
+  CoordinatorEffect,
+  CoordinatorEvent,
+  CoordinatorState,
+  PendingCheckpoint,
+  Run,
+  RunTask,
+  RunTaskStage,
+} from './coordinator-state.ts';
+import type { CheckpointIdCounter, CompletedCheckpointStore } from './ports.ts';
+
+export interface CheckpointDriverDeps {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly graph: JobGraph;
+  readonly token: FencingToken;
+  readonly store: CompletedCheckpointStore;
+  readonly counter: CheckpointIdCounter;
+  /** Runs `work` in the owner's turn, in order; drops it once the owner has closed. */
+  readonly enqueue: (work: () => void) => void;
+  readonly onFailover: (error: ErrorInfo) => void;
+  readonly onFenced: (reason: string) => void;
+}
+
+/** A deployment whose tasks are to be checkpointed. */
+export interface CheckpointedRun {
+  readonly deployment: DeploymentId;
+  readonly tasks: readonly (RunTask & { readonly taskManagerId: TaskManagerId })[];
+  readonly gateways: ReadonlyMap<TaskManagerId, TaskManagerGateway>;
+}
+
+/**
+ * Carries out what the coordinator decides: reserves ids, triggers sources, writes metadata and
+ * pointer, tells workers, tidies up.
+ *
+ * It has no turn of its own: its methods are called in the owner's serial turn, and what its I/O
+ * brings comes back through `enqueue`. A suspended owner therefore suspends it too.
+ */
+export class CheckpointDriver {
+  private state: CoordinatorState;
+  private readonly history = new CheckpointHistory();
+  private readonly background: BackgroundTasks;
+  /** Commits one after the other, so that pointers appear in the order of their ids. */
+  private readonly commits: BackgroundTasks;
+  private commitTail: Promise<void> = Promise.resolve();
+  private readonly closing = new AbortController();
+  private timer: Timer | undefined;
+  private run: (CheckpointedRun & { readonly notifier: CheckpointNotifier }) | undefined;
+  private readonly triggerWallMs = new Map<number, number>();
+  private lastOfRun: CompletedCheckpoint | undefined;
+  /** Objects of checkpoints that may be restored: never discarded, whoever else refers to them. */
+  private readonly referenced = new Map<number, ReadonlySet<string>>();
+
+  constructor(private readonly deps: CheckpointDriverDeps) {
+    this.state = initialCoordinator(deps.graph.config.checkpointing);
+    this.background = new BackgroundTasks(deps.log);
+    this.commits = new BackgroundTasks(deps.log);
+  }
+
+  view(): CheckpointsView {
+    return this.history.view();
+  }
+
+  /** The job is about to be deployed from this checkpoint. */
+  restored(checkpoint: CompletedCheckpoint, options: { readonly own: boolean }): void {
+    const { checkpointId } = checkpoint.metadata;
+    this.history.restored(checkpoint, this.deps.clock.wallMs());
+    // An external one keeps its objects under a key of its own: ids of two jobs may be equal.
+    const key = options.own ? checkpointId : -checkpointId;
+    this.referenced.set(key, new Set(objectKeysOfMetadata(checkpoint.metadata)));
+    if (options.own) this.step({ kind: 'restored', checkpointId });
+  }
+
+  startRun(run: CheckpointedRun): void {
+    const { clock, random, log, graph } = this.deps;
+    this.run?.notifier.stop();
+    const notifier = new CheckpointNotifier(
+      { clock, random, log, background: this.background, onFenced: (reason) => this.fencedLater(reason) },
+      { jobId: graph.jobId, deployment: run.deployment, gateways: run.gateways },
+    );
+    this.run = { ...run, notifier };
+    this.lastOfRun = undefined;
+    this.step({ kind: 'runStarted', deployment: run.deployment, tasks: run.tasks });
+  }
+
+  taskChanged(index: number, stage: RunTaskStage, atEnd: boolean): void {
+    const run = this.state.run;
+    if (run === undefined) return;
+    if (run.stages[index] === stage && run.atEnd[index] === atEnd) return;
+    this.step({ kind: 'taskChanged', deployment: run.deployment, index, stage, atEnd });
+  }
+
+  /** Aborts what is in flight. What is being committed goes on: wait for {@link settled}. */
+  stopRun(reason: string): void {
+    this.run?.notifier.stop();
+    this.run = undefined;
+    this.lastOfRun = undefined;
+    this.step({ kind: 'runStopped', reason });
+  }
+
+  acknowledge(ack: CheckpointAck): AckOutcome {
+    const outcome = classifyAck(this.state, ack);
+    const wallMs = this.deps.clock.wallMs();
+    if (outcome === 'acked') this.history.acknowledged(ack.checkpointId, ack.stateBytes, wallMs);
+    else this.deps.log.debug({ ...facts(ack), outcome }, 'acknowledgement does not count');
+    this.step({ kind: 'acknowledged', ack });
+    return outcome;
+  }
+
+  decline(decline: CheckpointDecline): void {
+    this.deps.log.warn({ ...facts(decline), reason: decline.reason }, 'subtask declined a checkpoint');
+    this.step({ kind: 'declined', decline });
+  }
+
+  /** Resolves once the fate of every checkpoint that was being committed is known (or this has closed). */
+  settled(): Promise<void> {
+    return this.commits.drain();
+  }
+
+  suspend(): void {
+    this.run?.notifier.suspend();
+  }
+
+  resume(): void {
+    this.run?.notifier.resume();
+  }
+
+  /** Stops deciding and repeating. Calls already sent are not waited for. */
+  async close(): Promise<void> {
+    this.closing.abort();
+    this.timer?.cancel();
+    this.run?.notifier.stop();
+    await this.commits.drain();
+  }
+
+  private step(event: CoordinatorEvent): void {
+    if (this.closing.signal.aborted) return;
+    const { state, effects } = stepCoordinator(this.state, event, this.deps.clock.nowMs());
+    this.state = state;
+    for (const effect of effects) this.perform(effect);
+  }
+
+  private later(event: CoordinatorEvent): void {
+    this.deps.enqueue(() => this.step(event));
+  }
+
+  private perform(effect: CoordinatorEffect): void {
+    switch (effect.kind) {
+      case 'reserve':
+        this.background.run('reserve checkpoint id', () => this.reserve(effect.deployment));
+        return;
+      case 'trigger':
+        this.trigger(effect.checkpoint, effect.targets);
+        return;
+      case 'commit':
+        this.commit(effect.checkpoint, effect.run);
+        return;
+      case 'completed':
+        this.triggerWallMs.delete(effect.checkpoint.id);
+        this.deps.log.info(
+          { checkpointId: effect.checkpoint.id, final: effect.checkpoint.final },
+          'checkpoint completed',
+        );
+        if (effect.notify !== undefined) this.run?.notifier.completed(effect.checkpoint.id);
+        return;
+      case 'aborted':
+        this.aborted(effect);
+        return;
+      case 'discard':
+        this.discard(effect.acks);
+        return;
+      case 'subsume':
+        this.background.run('subsume checkpoints', () => this.subsume());
+        return;
+      case 'failover':
+        this.deps.onFailover(effect.error);
+        return;
+      case 'wake':
+        this.wake(effect.atMs);
+        return;
+      default:
+        unreachable(effect);
+    }
+  }
+
+  private wake(atMs: number | undefined): void {
+    this.timer?.cancel();
+    this.timer = undefined;
+    if (atMs === undefined) return;
+    const delayMs = Math.max(0, atMs - this.deps.clock.nowMs());
+    this.timer = this.deps.clock.schedule(delayMs, () => this.later({ kind: 'tick' }));
+  }
+
+  private async reserve(deployment: DeploymentId): Promise<void> {
+    try {
+      const id = await this.deps.counter.next(this.deps.token);
+      this.later({ kind: 'reserved', deployment, id });
+    } catch (error) {
+      if (isFenced(error)) return this.fencedLater(asError(error).message);
+      // Nothing was begun: an outage of the coordination store postpones checkpoints, it fails none.
+      this.deps.log.warn({ err: asError(error) }, 'checkpoint id could not be reserved');
+      this.later({ kind: 'reserveFailed', deployment });
+    }
+  }
+
+  private trigger(checkpoint: PendingCheckpoint, targets: readonly number[]): void {
+    const { clock, graph, log } = this.deps;
+    const run = this.run;
+    if (run === undefined) return;
+    const timestampMs = clock.wallMs();
+    this.triggerWallMs.set(checkpoint.id, timestampMs);
+    this.history.triggered(checkpoint, timestampMs);
+    log.debug(
+      { checkpointId: checkpoint.id, final: checkpoint.final, sources: targets.length },
+      'checkpoint triggered',
+    );
+    const { checkpointing } = graph.config;
+    const byWorker = new Map<TaskManagerId, AttemptId[]>();
+    for (const index of targets) {
+      const task = run.tasks[index];
+      if (task === undefined) continue;
+      byWorker.set(task.taskManagerId, [...(byWorker.get(task.taskManagerId) ?? []), task.attemptId]);
+    }
+    for (const [taskManagerId, attemptIds] of byWorker) {
+      this.background.run('trigger checkpoint', async () => {
+        try {
+          await run.gateways.get(taskManagerId)?.triggerCheckpoint({
+            jobId: graph.jobId,
+            deployment: run.deployment,
+            checkpointId: checkpoint.id,
+            timestampMs,
+            options: {
+              kind: checkpoint.kind,
+              aligned: !(checkpointing.unaligned && checkpointing.mode === 'EXACTLY_ONCE'),
+              alignedTimeoutMs: checkpointing.alignedTimeoutMs,
+            },
+            attemptIds,
+          });
+        } catch (error) {
+          if (isFenced(error)) return this.fencedLater(asError(error).message);
+          this.later({ kind: 'triggerFailed', id: checkpoint.id, error: toErrorInfo(error) });
+        }
+      });
+    }
+  }
+
+  private commit(checkpoint: PendingCheckpoint, run: Run): void {
+    const before = this.commitTail;
+    let done = () => {};
+    this.commitTail = new Promise<void>((resolve) => {
+      done = resolve;
+    });
+    const previous = this.lastOfRun?.metadata;
+    this.commits.run('complete checkpoint', async () => {
+      try {
+        await before;
+        const outcome = await this.write(checkpoint, run, previous);
+        this.deps.enqueue(() => this.written(checkpoint, outcome));
+      } finally {
+        done();
+      }
+    });
+  }
+
+  private async write(
+    checkpoint: PendingCheckpoint,
+    run: Run,
+    previous: CompletedCheckpoint['metadata'] | undefined,
+  ): Promise<CommitOutcome> {
+    const { clock, random, log, graph, store, token } = this.deps;
+    const completedWallMs = clock.wallMs();
+    const triggerWallMs = this.triggerWallMs.get(checkpoint.id) ?? completedWallMs;
+    let metadata: CompletedCheckpoint['metadata'];
+    try {
+      metadata = buildMetadata({ graph, run, checkpoint, previous, triggerWallMs, completedWallMs });
+    } catch (error) {
+      return { kind: 'failed', error: toErrorInfo(error), keepObjects: false };
+    }
+    return commitCheckpoint({ clock, random, log, store }, metadata, token, {
+      signal: this.closing.signal,
+      // While the store is away: as long as the checkpoint's own time and its deployment last.
+      worthwhile: () => clock.nowMs() < checkpoint.deadlineMs && this.state.run?.deployment === checkpoint.deployment,
+    });
+  }
+
+  private written(checkpoint: PendingCheckpoint, outcome: CommitOutcome): void {
+    const { id } = checkpoint;
+    switch (outcome.kind) {
+      case 'completed':
+        if (this.state.run?.deployment === checkpoint.deployment) this.lastOfRun = outcome.completed;
+        this.history.completed(outcome.completed, this.deps.clock.wallMs());
+        this.referenced.set(id, new Set(objectKeysOfMetadata(outcome.completed.metadata)));
+        this.step({ kind: 'committed', id });
+        return;
+      case 'failed':
+        this.step({ kind: 'commitFailed', id, error: outcome.error, keepObjects: outcome.keepObjects });
+        return;
+      case 'fenced':
+        this.fenced(outcome.reason);
+        return;
+      case 'closed':
+        return;
+      default:
+        unreachable(outcome);
+    }
+  }
+
+  private aborted(effect: CoordinatorEffect & { readonly kind: 'aborted' }): void {
+    const { checkpoint, reason, latestCompletedId } = effect;
+    this.triggerWallMs.delete(checkpoint.id);
+    this.history.failed(checkpoint.id, reason.message, this.deps.clock.wallMs());
+    this.deps.log.warn(
+      { checkpointId: checkpoint.id, reason: reason.message, code: reason.code },
+      'checkpoint aborted',
+    );
+    if (effect.notify !== undefined) this.run?.notifier.aborted(checkpoint.id, latestCompletedId);
+  }
+
+  private discard(acks: readonly CheckpointAck[]): void {
+    const keys = objectKeysOf(acks.flatMap((ack) => ack.operators)).filter((key) => {
+      for (const set of this.referenced.values()) if (set.has(key)) return false;
+      return true;
+    });
+    if (keys.length > 0) this.background.run('discard checkpoint objects', () => this.deps.store.discard(keys));
+  }
+
+  private async subsume(): Promise<void> {
+    const { store, graph, token, log } = this.deps;
+    try {
+      await store.subsume(graph.config.checkpointing.numRetained, token);
+      const retained = new Set((await store.listIds()).map((entry) => entry.checkpointId));
+      this.deps.enqueue(() => this.subsumed(retained));
+    } catch (error) {
+      if (isFenced(error)) return this.fencedLater(asError(error).message);
+      // The next completed checkpoint, or the sweeper, catches up.
+      log.warn({ err: asError(error) }, 'old checkpoints could not be subsumed');
+    }
+  }
+
+  private subsumed(retained: ReadonlySet<number>): void {
+    const newest = this.state.latestCompletedId ?? 0;
+    for (const id of this.referenced.keys()) {
+      // Negative: external. Newer than what was listed: completed meanwhile.
+      if (id > 0 && id < newest && !retained.has(id)) this.referenced.delete(id);
+    }
+    this.history.retained(new Set([...retained, newest]));
+  }
+
+  private fencedLater(reason: string): void {
+    this.deps.enqueue(() => this.fenced(reason));
+  }
+
+  private fenced(reason: string): void {
+    this.step({ kind: 'fenced' });
+    this.run?.notifier.stop();
+    this.deps.onFenced(reason);
+  }
+}
+
+function isFenced(error: unknown): boolean {
+  return isMillraceError(error, 'FENCED') || isMillraceError(error, 'NOT_LEADER');
+}
+
+function facts(message: CheckpointAck | CheckpointDecline) {
+  const { checkpointId, vertexId, subtaskIndex, deployment } = message;
+  return { checkpointId, vertexId, subtaskIndex, deployment };
+}

@@ -1,0 +1,80 @@
+import { CHECKPOINT_METADATA_FORMAT, type CheckpointMetadata } from '../contracts/checkpoint.ts';
+import type { JobGraph, JobVertex } from '../contracts/job-graph.ts';
+import type { OperatorSnapshot, StateHandle } from '../contracts/state-handles.ts';
+import { taskKey } from '../graph/execution-graph.ts';
+import { MillraceError } from '../kernel/errors.ts';
+import type { PendingCheckpoint, Run } from './coordinator-state.ts';
+
+export interface MetadataInput {
+  readonly graph: JobGraph;
+  readonly run: Run;
+  /** With every acknowledgement that it needs. */
+  readonly checkpoint: PendingCheckpoint;
+  /** The last completed checkpoint of the same deployment: what finished tasks left behind. */
+  readonly previous: CheckpointMetadata | undefined;
+  readonly triggerWallMs: number;
+  readonly completedWallMs: number;
+}
+
+/** All that is needed to restore, from the acknowledgements of all subtasks. */
+export function buildMetadata(input: MetadataInput): CheckpointMetadata {
+  const { graph, checkpoint } = input;
+  return {
+    formatVersion: CHECKPOINT_METADATA_FORMAT,
+    jobId: graph.jobId,
+    checkpointId: checkpoint.id,
+    kind: checkpoint.kind,
+    deployment: checkpoint.deployment,
+    triggerWallMs: input.triggerWallMs,
+    completedWallMs: input.completedWallMs,
+    stateBytes: checkpoint.acks.reduce((sum, ack) => sum + (ack?.stateBytes ?? 0), 0),
+    graphFingerprint: graph.fingerprint,
+    operators: graph.vertices.flatMap((vertex) => {
+      const perSubtask = Array.from({ length: vertex.parallelism }, (_, i) => snapshotsOf(input, vertex, i));
+      return vertex.operators.map(({ id: operatorId }) => ({
+        operatorId,
+        parallelism: vertex.parallelism,
+        maxParallelism: vertex.maxParallelism,
+        subtasks: perSubtask.map(
+          (snapshots) =>
+            snapshots.find((snapshot) => snapshot.operatorId === operatorId) ?? { operatorId, keyed: [], operator: [] },
+        ),
+      }));
+    }),
+  };
+}
+
+function snapshotsOf(input: MetadataInput, vertex: JobVertex, subtaskIndex: number): readonly OperatorSnapshot[] {
+  const { run, checkpoint, previous } = input;
+  const operators = new Set(vertex.operators.map((operator) => operator.id));
+  const index = run.indexOf.get(taskKey(vertex.id, subtaskIndex));
+  const ack = index === undefined ? undefined : checkpoint.acks[index];
+  const what = `checkpoint ${checkpoint.id}: ${vertex.name} (${subtaskIndex + 1}/${vertex.parallelism})`;
+  if (ack !== undefined) {
+    const stranger = ack.operators.find((snapshot) => !operators.has(snapshot.operatorId));
+    if (stranger === undefined) return ack.operators;
+    // Completing it would lose that state on restore without anybody noticing.
+    throw new MillraceError('INTERNAL', `${what} acknowledged state of operator ${stranger.operatorId}, not its own`);
+  }
+  if (previous === undefined) throw new MillraceError('INTERNAL', `${what} has left no state`);
+  return previous.operators
+    .filter((operator) => operators.has(operator.operatorId))
+    .flatMap((operator) => operator.subtasks[subtaskIndex] ?? []);
+}
+
+/** The keys of all objects that snapshots refer to. */
+export function objectKeysOf(snapshots: Iterable<OperatorSnapshot>): string[] {
+  const keys: string[] = [];
+  const add = (handle: StateHandle) => {
+    if (handle.kind === 'object') keys.push(handle.key);
+  };
+  for (const snapshot of snapshots) {
+    for (const keyed of snapshot.keyed) add(keyed.handle);
+    for (const operator of snapshot.operator) add(operator.handle);
+  }
+  return keys;
+}
+
+export function objectKeysOfMetadata(metadata: CheckpointMetadata): string[] {
+  return objectKeysOf(metadata.operators.flatMap((operator) => operator.subtasks));
+}
