@@ -10,7 +10,7 @@ export function optionsMarkdown(): string {
   return `# Configuration
 
 Read once at the start: argument (\`-D key=value\`), then environment, then file
-(\`--config FILE\`, else \`config/config.yaml\` of the folder named by \`MILLRACE_CONF_DIR\`), then default. The
+(\`--config FILE\`, else the one that \`MILLRACE_CONFIG_FILE\` names), then default. The
 environment variable of a key is \`MILLRACE_CONF_\` and the key in capitals with underscores:
 \`rest.port\` is \`${environmentName('rest.port')}\`. Unknown keys and contradictions are errors, all listed at once.
 Durations are written \`500 ms\`, \`2 s\`, \`10 min\`; sizes \`64 kb\`, \`100 MiB\` (binary).

@@ -1,0 +1,133 @@
+#!/usr/bin/env node
+import { createRequire } from 'node:module';
+import { Command, InvalidArgumentError } from 'commander';
+import { cancelJob, type ClientContext, jobStatus, listJobs, runJob } from '../client/commands.ts';
+import { parseAddresses, RestClient } from '../client/rest-client.ts';
+import { SystemClock } from '../kernel/clock.ts';
+import { asError, isMillraceError } from '../kernel/errors.ts';
+import { SystemRandom } from '../kernel/random.ts';
+import { loadConfiguration } from './config/load-config.ts';
+import type { Configuration } from './config/options.ts';
+import { createLogger } from './logger.ts';
+
+/** `millrace`: starts roles, and talks to a cluster. Imports a role's code only when it is asked for. */
+const { version } = createRequire(import.meta.url)('../../../package.json') as { version: string };
+
+interface RoleFlags {
+  readonly config?: string;
+  readonly define: readonly string[];
+}
+
+interface ClientFlags {
+  readonly jobmanager: string;
+}
+
+const collect = (value: string, previous: readonly string[]) => [...previous, value];
+const positive = (text: string) => {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('a whole number from 1 is expected');
+  return value;
+};
+
+const program = new Command('millrace')
+  .description('A stream-processing cluster that keeps running when its masters die.')
+  .version(version)
+  .showHelpAfterError();
+
+function role(name: string, description: string): Command {
+  return program
+    .command(name)
+    .description(description)
+    .option('--config <file>', 'YAML file with settings (default: the one named by MILLRACE_CONFIG_FILE)')
+    .option('-D, --define <key=value>', 'a setting; wins over file and environment', collect, []);
+}
+
+role('jobmanager', 'start a master: several may run, one of them leads').action(async (flags: RoleFlags) => {
+  const configuration = configure(flags);
+  const { runJobManager } = await import('./run-jobmanager.ts');
+  await runJobManager(configuration, createLogger(configuration.logLevel, { role: 'jobmanager' }), version);
+});
+
+role('taskmanager', 'start a worker with its slots').action(async (flags: RoleFlags) => {
+  const configuration = configure(flags);
+  const { runTaskManager } = await import('./run-taskmanager.ts');
+  await runTaskManager(configuration, createLogger(configuration.logLevel, { role: 'taskmanager' }));
+});
+
+function configure(flags: RoleFlags): Configuration {
+  return loadConfiguration({
+    file: flags.config ?? process.env.MILLRACE_CONFIG_FILE,
+    args: flags.define,
+    env: process.env,
+  });
+}
+
+function client(name: string, description: string): Command {
+  return program
+    .command(name)
+    .description(description)
+    .option('-m, --jobmanager <addresses>', 'REST of one or more masters: host:port,host:port', 'localhost:8081');
+}
+
+client('run', 'pack a job file and run it')
+  .argument('<file>', 'TypeScript or JavaScript module; arguments for it follow after --')
+  .argument('[args...]', 'arguments of the program')
+  .option('-c, --class <export>', 'exported function to run (default: main, then the default export)')
+  .option('-p, --parallelism <n>', 'default parallelism of the program', positive)
+  .option('-d, --detached', 'return once the job is submitted', false)
+  .action(
+    async (
+      file: string,
+      args: string[],
+      flags: ClientFlags & { class?: string; parallelism?: number; detached: boolean },
+    ) => {
+      process.exitCode = await runJob(await context(flags), {
+        file,
+        args,
+        entryClass: flags.class,
+        parallelism: flags.parallelism,
+        detached: flags.detached,
+      });
+    },
+  );
+
+client('list', 'list running jobs')
+  .option('-a, --all', 'also those that have ended', false)
+  .action(async (flags: ClientFlags & { all: boolean }) => {
+    process.exitCode = await listJobs(await context(flags), { all: flags.all });
+  });
+
+client('status', 'show one job')
+  .argument('<jobId>')
+  .action(async (jobId: string, flags: ClientFlags) => {
+    process.exitCode = await jobStatus(await context(flags), jobId);
+  });
+
+client('cancel', 'cancel a job')
+  .argument('<jobId>')
+  .option('-w, --wait', 'return only when the job has ended', false)
+  .action(async (jobId: string, flags: ClientFlags & { wait: boolean }) => {
+    process.exitCode = await cancelJob(await context(flags), jobId, { wait: flags.wait });
+  });
+
+async function context(flags: ClientFlags): Promise<ClientContext> {
+  const clock = new SystemClock();
+  return {
+    rest: new RestClient(clock, { addresses: parseAddresses(flags.jobmanager), patienceMs: 15_000 }),
+    clock,
+    random: new SystemRandom(),
+    print: (line) => console.log(line),
+    pack: async (file) => (await import('../program/pack.ts')).packJob(file),
+  };
+}
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  // A person reads this: the message and what to do, the stack only for what should never happen.
+  const known = isMillraceError(error) && error.code !== 'INTERNAL';
+  console.error(
+    known ? `millrace: ${error.message}${error.hint === undefined ? '' : `\n${error.hint}`}` : asError(error).stack,
+  );
+  process.exitCode = isMillraceError(error, 'CONFIGURATION') || isMillraceError(error, 'INVALID_ARGUMENT') ? 2 : 1;
+}
