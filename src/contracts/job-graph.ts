@@ -119,6 +119,8 @@ export const bundleRefSchema = z.discriminatedUnion('kind', [
     /** The exported function to run; undefined: `main`, then the default export, then the module itself. */
     entryClass: z.string().max(300).optional(),
     args: z.array(z.string().max(10_000)).max(1_000),
+    /** Default parallelism of the environment when the graph was built: a slot must build the same graph. */
+    parallelism: z.number().int().min(1).max(MAX_PARALLELISM_LIMIT).optional(),
   }),
   z.object({ kind: z.literal('inline'), programId: z.string() }),
 ]);

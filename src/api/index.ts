@@ -1,0 +1,21 @@
+/** What a job author imports, and what the library's entry needs to wire it up. */
+export { type BuiltinConnectors, installConnectors } from './builtin-connectors.ts';
+export { CheckpointSettings } from './checkpoint-settings.ts';
+export { DataStream, DataStreamSink, KeyedStream, SingleOutputStreamOperator } from './data-stream.ts';
+export { type ExecutionConfig, StreamExecutionEnvironment } from './environment.ts';
+export { type EnvironmentDefaults, installLocalExecutor, type LocalExecutor } from './execution-context.ts';
+export type { NumericField, WithSum } from './field-types.ts';
+export type {
+  Collector,
+  FilterFunction,
+  FlatMapFunction,
+  Key,
+  KeySelector,
+  MapFunction,
+  ReduceFunction,
+  RuntimeContext,
+} from './functions.ts';
+export type { JobClient, JobExecutionResult } from './job-client.ts';
+export { type CheckpointingMode, DEFAULT_JOB_CONFIG, RestartStrategies } from './job-settings.ts';
+export type { CommitContext, Sink, SinkWriter, TwoPhaseCommitSink, TwoPhaseCommitWriter } from './sink.ts';
+export type { PollStatus, Source, SourceReader } from './source.ts';
