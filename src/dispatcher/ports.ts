@@ -1,4 +1,4 @@
-import type { JobDetailsView, JarView } from '../contracts/views.ts';
+import type { JarView, JobDetailsView, JobOverviewView } from '../contracts/views.ts';
 import type { JobGraph } from '../contracts/job-graph.ts';
 import type { JobMasterHandle } from '../contracts/job-master.ts';
 import type { RunJarRequest } from '../contracts/dispatcher-gateway.ts';
@@ -49,6 +49,12 @@ export interface JobResult {
   readonly endedWallMs: number;
 }
 
+export interface ListedResult extends JobResult {
+  readonly dirty: boolean;
+  /** What a list of jobs shows, kept with the result so that listing reads no objects. */
+  readonly overview: JobOverviewView;
+}
+
 export interface JobResultStore {
   /**
    * One fenced transaction: writes `results/<id>` as dirty and removes `jobs/<id>`. The details are an
@@ -59,7 +65,7 @@ export interface JobResultStore {
   /** Undefined when the details cannot be read any more; the result itself stays. */
   details(jobId: JobId): Promise<JobDetailsView | undefined>;
   /** Newest first. */
-  list(): Promise<readonly (JobResult & { readonly dirty: boolean })[]>;
+  list(): Promise<readonly ListedResult[]>;
   /**
    * Ends a dirty result's clean-up: removes what the job left (checkpoints unless retained, counters,
    * graph object), each step idempotent, pointer first, object second; then marks it clean.

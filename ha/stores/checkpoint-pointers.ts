@@ -1,0 +1,89 @@
+import { CHECKPOINT_METADATA_FORMAT, type CheckpointMetadata } from '../../src/contracts/checkpoint.ts';
+import type { StateHandle } from '../../src/contracts/state-handles.ts';
+import { asError, MillraceError } from '../../src/kernel/errors.ts';
+import type { JobId } from '../../src/kernel/ids.ts';
+import type { Entry, Op } from '../coordination/coordination.ts';
+import { decodeObject, readVerified } from './object-codec.ts';
+import { decodeRecord } from './record-codec.ts';
+import { CHECKPOINT_RECORD, type CheckpointRecord, METADATA_OBJECT } from './records.ts';
+import type { StoreDeps } from './store-deps.ts';
+
+/** A completed checkpoint as coordination knows it. */
+export interface CheckpointPointer {
+  readonly entry: Entry;
+  readonly record: CheckpointRecord;
+}
+
+/** Ascending by id. Rejects when one of them is unreadable: nobody may believe that it does not exist. */
+export async function listPointers(deps: StoreDeps, prefix: string): Promise<readonly CheckpointPointer[]> {
+  const { entries } = await deps.coordination.list(prefix);
+  return entries.map((entry) => ({ entry, record: decodeRecord(CHECKPOINT_RECORD, entry) }));
+}
+
+export async function readMetadata(deps: StoreDeps, record: CheckpointRecord): Promise<CheckpointMetadata> {
+  return decodeMetadata(record.metadata.objectKey, await readVerified(deps.objects, record.metadata));
+}
+
+/** @throws `CORRUPT` or `UNSUPPORTED_VERSION`. */
+export function decodeMetadata(objectKey: string, bytes: Uint8Array): CheckpointMetadata {
+  const metadata = decodeObject(METADATA_OBJECT, objectKey, bytes);
+  if (metadata.formatVersion > CHECKPOINT_METADATA_FORMAT)
+    throw new MillraceError(
+      'UNSUPPORTED_VERSION',
+      `checkpoint metadata ${objectKey} has format ${metadata.formatVersion}; this program reads up to ${CHECKPOINT_METADATA_FORMAT}`,
+      { hint: 'It was written by a newer millrace: upgrade this master.' },
+    );
+  return metadata;
+}
+
+/** The keys of all state objects that a checkpoint consists of, without its metadata object. */
+export function stateKeysOf(metadata: CheckpointMetadata): Set<string> {
+  const keys = new Set<string>();
+  const add = (handle: StateHandle) => {
+    if (handle.kind === 'object') keys.add(handle.key);
+  };
+  for (const operator of metadata.operators) {
+    for (const subtask of operator.subtasks) {
+      for (const keyed of subtask.keyed) add(keyed.handle);
+      for (const state of subtask.operator) add(state.handle);
+    }
+  }
+  return keys;
+}
+
+/** Moves a pointer out of its job's reach, to where it stays until a user deletes it: two operations. */
+export function retainOps(deps: StoreDeps, jobId: JobId, { entry, record }: CheckpointPointer): readonly Op[] {
+  const key = deps.keys.retained(jobId, record.checkpointId, record.writeId);
+  return [
+    { kind: 'delete', key: entry.key },
+    { kind: 'put', key, value: entry.value },
+  ];
+}
+
+/**
+ * The objects that go with `gone`: their metadata, and the job's own state objects that none of
+ * `kept` references. Undefined when any of the metadata cannot be read: then nothing is known of
+ * what is shared, and the sweeper decides later.
+ */
+export async function objectsOnlyOf(
+  deps: StoreDeps,
+  jobId: JobId,
+  gone: readonly CheckpointPointer[],
+  kept: readonly CheckpointPointer[],
+): Promise<readonly string[] | undefined> {
+  try {
+    const doomed = new Set<string>();
+    const prefix = deps.keys.jobObjects(jobId);
+    for (const { record } of gone) {
+      // State under another job's prefix is that job's (or the sweeper's) to remove.
+      for (const key of stateKeysOf(await readMetadata(deps, record))) if (key.startsWith(prefix)) doomed.add(key);
+    }
+    if (doomed.size > 0)
+      for (const { record } of kept)
+        for (const key of stateKeysOf(await readMetadata(deps, record))) doomed.delete(key);
+    return [...gone.map(({ record }) => record.metadata.objectKey), ...doomed];
+  } catch (error) {
+    deps.log.warn({ err: asError(error), jobId }, 'checkpoint metadata unreadable, objects left to the sweeper');
+    return undefined;
+  }
+}
