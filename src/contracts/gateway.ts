@@ -9,6 +9,11 @@ export interface MethodSpec<Req, Res> {
   readonly request: z.ZodType<Req>;
   readonly response: z.ZodType<Res>;
   readonly deadlineMs: number;
+  /**
+   * True when the call changes nothing: a lost answer is then `TIMEOUT` or `UNAVAILABLE`. For all others
+   * it is `UNKNOWN_OUTCOME`, because the callee may have acted.
+   */
+  readonly readOnly?: boolean;
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: a specification holds methods of unrelated types
@@ -31,6 +36,32 @@ export function method<Req, Res>(
   request: z.ZodType<Req>,
   response: z.ZodType<Res>,
   deadlineMs: number,
+  options: { readonly readOnly?: boolean } = {},
 ): MethodSpec<Req, Res> {
-  return { request, response, deadlineMs };
+  return { request, response, deadlineMs, ...options };
+}
+
+/** A gateway with the connection under it, as those hold it who opened it. */
+export type GatewayConnection<S extends GatewaySpec> = Gateway<S> & {
+  /** Idempotent. Calls in flight and later ones reject with `CLOSED`. */
+  close(): Promise<void>;
+  /**
+   * Called each time an established connection breaks: a hint to look at once whether the peer lives,
+   * never a proof that it died. Returns the unsubscriber.
+   */
+  onConnectionLost(listener: (reason: string) => void): () => void;
+};
+
+/**
+ * Whether `error` says that the peer's machine answered and nobody listens there: the process is gone
+ * (or not there yet). Time-outs and unreachable hosts are no such proof.
+ */
+export function isConnectionRefused(error: unknown): boolean {
+  let current = error;
+  // Bounded: a cycle of causes must not hang the caller.
+  for (let depth = 0; depth < 8 && current instanceof Error; depth++) {
+    if ((current as NodeJS.ErrnoException).code === 'ECONNREFUSED') return true;
+    current = current.cause;
+  }
+  return false;
 }

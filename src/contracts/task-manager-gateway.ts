@@ -88,7 +88,7 @@ export const taskManagerGatewaySpec = {
   /** The job has a result: forget its attempts, cached bundle and local state. */
   releaseJob: method(z.object({ jobId: jobIdSchema }), nothing, 5_000),
   /** Proof of life in both directions: the leader asks, the worker reports. */
-  heartbeat: method(nothing, workerReportSchema, 2_000),
+  heartbeat: method(nothing, workerReportSchema, 2_000, { readOnly: true }),
 } as const;
 
 export type TaskManagerGateway = Gateway<typeof taskManagerGatewaySpec>;
