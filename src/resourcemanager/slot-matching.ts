@@ -94,7 +94,8 @@ class SlotPool {
     for (const [worker, slots] of this.freeByWorker) {
       if (slots.length === 0) continue;
       const score = this.spreadOut ? (this.used.get(worker) ?? 0) : slots.length;
-      if (score < bestScore || (score === bestScore && best !== undefined && worker < best)) [best, bestScore] = [worker, score];
+      if (score < bestScore || (score === bestScore && best !== undefined && worker < best))
+        [best, bestScore] = [worker, score];
     }
     return best;
   }
