@@ -54,8 +54,8 @@ export function importsOf(file, text) {
         if (node.callee.name === 'require') add(node, node.arguments[0], false);
         break;
       case 'NewExpression':
-        // new URL('./worker.ts', import.meta.url): how worker threads and assets are named.
-        if (node.callee.name === 'URL' && node.arguments.length === 2 && isRelative(node.arguments[0]?.value))
+        // new URL('./worker.ts', import.meta.url): how worker threads are named. Other files and folders may be too.
+        if (node.callee.name === 'URL' && node.arguments.length === 2 && isScript(node.arguments[0]?.value))
           add(node, node.arguments[0], false);
         break;
     }
@@ -70,6 +70,7 @@ export function importsOf(file, text) {
 
 const isNode = (value) => typeof value === 'object' && value !== null && typeof value.type === 'string';
 const isRelative = (specifier) => typeof specifier === 'string' && /^\.{1,2}\//.test(specifier);
+const isScript = (specifier) => isRelative(specifier) && /\.[cm]?[jt]sx?$/.test(specifier);
 const allTypes = (specifiers, kind) => specifiers.length > 0 && specifiers.every((one) => one[kind] === 'type');
 
 /** The room that a path (relative to the root, with `/`) belongs to. */

@@ -56,7 +56,7 @@ export const ROOMS = {
 export const TEST_ROOM = { imports: [...EVERYWHERE, 'test-support', 'examples', 'bench'], dev: true };
 
 /** Tests, and the contract suites and fixtures that only tests import. */
-export const TEST_FILE = /(\.test|\.suite|-suite|\.contract|-contract|\.fixture)\.tsx?$|\/(testing|fixtures)\//;
+export const TEST_FILE = /(\.test|\.contract|\.fixture)\.tsx?$|\/(testing|fixtures)\//;
 
 const ROLE_ROOMS = 'dispatcher|jobmaster|resourcemanager|taskmanager|checkpoint|rest|client';
 export const PORT_FILE = new RegExp(`^src/(${ROLE_ROOMS})/(.*/)?(ports?|[^/]+-ports?|[^/]+-store)\\.ts$`);

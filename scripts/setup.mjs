@@ -148,7 +148,7 @@ const topFolder = (pattern) => pattern.split('/')[0];
 
 /** Content, not times: a checkout touches times, and an edit within one tick would not. */
 function digestOf(paths) {
-  const hash = createHash('sha256').update(process.versions.node.split('.')[0]);
+  const hash = createHash('sha256');
   for (const path of paths.flatMap(filesUnder).sort()) {
     if (/\.test\.tsx?$/.test(path)) hash.update(path);
     else
