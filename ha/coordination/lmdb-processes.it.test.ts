@@ -30,7 +30,7 @@ beforeAll(async () => {
   const here = (path: string) => fileURLToPath(new URL(path, import.meta.url));
   symlinkSync(here('../../node_modules'), join(programs, 'node_modules'));
   await build({
-    entryPoints: [here('lmdb-child.ts')],
+    entryPoints: [here('lmdb-child.fixture.ts')],
     outfile: join(programs, 'child.mjs'),
     bundle: true,
     platform: 'node',
