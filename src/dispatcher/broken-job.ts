@@ -1,4 +1,3 @@
-import { jobIdSchema } from '../contracts/schemas.ts';
 import type { ExecutionState, JobStatus } from '../contracts/job-status.ts';
 import { type JobDetailsView, NO_CHECKPOINTS, type StateCounts } from '../contracts/views.ts';
 import type { JobResult, StoredJob } from './ports.ts';
@@ -58,7 +57,10 @@ export function endedJobView(result: JobResult): JobDetailsView {
     exceptions:
       result.error === undefined
         ? NO_EXCEPTIONS
-        : exceptionsOf(Object.assign(new Error(result.error.message), { stack: result.error.stack }), result.endedWallMs),
+        : exceptionsOf(
+            Object.assign(new Error(result.error.message), { stack: result.error.stack }),
+            result.endedWallMs,
+          ),
   };
 }
 
@@ -79,7 +81,7 @@ function exceptionsOf(error: Error, timestampMs: number): JobDetailsView['except
 
 function emptyView(jobId: JobResult['jobId'], name: string): JobDetailsView {
   return {
-    jobId: jobIdSchema.parse(jobId),
+    jobId,
     name,
     status: 'INITIALIZING',
     startMs: -1,

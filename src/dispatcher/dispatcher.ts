@@ -1,0 +1,181 @@
+import type { DispatcherGateway, RunJarRequest, SubmitResult } from '../contracts/dispatcher-gateway.ts';
+import type { JobGraph } from '../contracts/job-graph.ts';
+import { isTerminalJobStatus } from '../contracts/job-status.ts';
+import type { Leadership } from '../contracts/leadership.ts';
+import type { AttemptReport, CheckpointAck, CheckpointDecline } from '../contracts/task.ts';
+import type { ClusterOverview, JarView, JobDetailsView, JobOverviewView, TaskManagerView } from '../contracts/views.ts';
+import type { Clock } from '../kernel/clock.ts';
+import { NotLeaderError, UnavailableError } from '../kernel/errors.ts';
+import { type FencingToken, type JarId, type JobId, newJobId } from '../kernel/ids.ts';
+import type { Logger } from '../kernel/log.ts';
+import type { Random } from '../kernel/random.ts';
+import { DispatcherTerm, type TermOptions } from './dispatcher-term.ts';
+import type { JarStore, JobGraphStore, JobMasterFactory, JobResultStore, ProgramPlanner } from './ports.ts';
+
+export interface DispatcherDeps {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly graphs: JobGraphStore;
+  readonly results: JobResultStore;
+  readonly jars: JarStore;
+  readonly planner: ProgramPlanner;
+}
+
+/** What exists only while this replica leads. */
+export interface TermServices {
+  readonly jobMasters: JobMasterFactory;
+  readonly listTaskManagers: () => readonly TaskManagerView[];
+}
+
+interface Present {
+  readonly term: DispatcherTerm;
+  readonly services: TermServices;
+}
+
+/**
+ * Accepts jobs, keeps them, runs them, and answers for them: while it leads. Between terms every
+ * method rejects with `NOT_LEADER`.
+ */
+export class Dispatcher implements DispatcherGateway {
+  private present: Present | undefined;
+
+  constructor(
+    private readonly deps: DispatcherDeps,
+    private readonly options: TermOptions,
+  ) {}
+
+  /** Leadership was granted: begins to recover at once. The former term must have ended. */
+  beginTerm(leadership: Leadership, services: TermServices): void {
+    const { clock, random, log, graphs, results } = this.deps;
+    const term = new DispatcherTerm(
+      { clock, random, log, graphs, results, jobMasters: services.jobMasters },
+      leadership,
+      this.options,
+    );
+    this.present = { term, services };
+  }
+
+  suspend(): void {
+    this.present?.term.suspend();
+  }
+
+  resume(): void {
+    this.present?.term.resume();
+  }
+
+  /** Leadership is over: resolves when nothing of the term is left. Tasks on workers go on. */
+  async endTerm(): Promise<void> {
+    const { present } = this;
+    this.present = undefined;
+    await present?.term.close();
+  }
+
+  async submitJob(graph: JobGraph, options: { readonly idempotencyKey?: string }): Promise<SubmitResult> {
+    return await this.leading().term.submit(graph, options);
+  }
+
+  async uploadJar(name: string, bytes: Uint8Array): Promise<JarView> {
+    this.leading();
+    const { entries } = await this.deps.planner.inspect(name, bytes);
+    const { term } = this.leading();
+    return await term.fenced(() => this.deps.jars.put(name, bytes, entries, term.token));
+  }
+
+  async listJars(): Promise<readonly JarView[]> {
+    this.leading();
+    return await this.deps.jars.list();
+  }
+
+  async deleteJar(jarId: JarId): Promise<void> {
+    const { term } = this.leading();
+    await term.fenced(() => this.deps.jars.delete(jarId, term.token));
+  }
+
+  async runJar(jarId: JarId, request: RunJarRequest): Promise<SubmitResult> {
+    const known = await this.alreadySubmitted(request);
+    if (known !== undefined) return { jobId: known, outcome: 'duplicate' };
+    const graph = await this.planJar(jarId, request);
+    const key = request.idempotencyKey;
+    return await this.submitJob(graph, key === undefined ? {} : { idempotencyKey: key });
+  }
+
+  async planJar(jarId: JarId, request: RunJarRequest): Promise<JobGraph> {
+    this.leading();
+    const jar = await this.deps.jars.get(jarId);
+    return await this.deps.planner.plan(jar, request, request.jobId ?? newJobId(this.deps.random));
+  }
+
+  async listJobs(): Promise<readonly JobOverviewView[]> {
+    return this.leading().term.list();
+  }
+
+  async requestJob(jobId: JobId): Promise<JobDetailsView> {
+    return await this.leading().term.details(jobId);
+  }
+
+  async cancelJob(jobId: JobId): Promise<void> {
+    await this.leading().term.cancel(jobId);
+  }
+
+  async clusterOverview(): Promise<ClusterOverview> {
+    const { term, services } = this.leading();
+    const workers = services.listTaskManagers();
+    const jobs = term.list();
+    const ended = (status: string) => jobs.filter((job) => job.status === status).length;
+    return {
+      taskManagers: workers.length,
+      slotsTotal: workers.reduce((sum, worker) => sum + worker.slotsTotal, 0),
+      slotsFree: workers.reduce((sum, worker) => sum + worker.slotsFree, 0),
+      jobsRunning: jobs.filter((job) => !isTerminalJobStatus(job.status)).length,
+      jobsFinished: ended('FINISHED'),
+      jobsCancelled: ended('CANCELED'),
+      jobsFailed: ended('FAILED'),
+    };
+  }
+
+  async listTaskManagers(): Promise<readonly TaskManagerView[]> {
+    return this.leading().services.listTaskManagers();
+  }
+
+  /** A worker's word on a task. `known: false` tells it to end the attempt. */
+  async updateTaskState(report: AttemptReport, token: FencingToken): Promise<{ known: boolean }> {
+    const master = this.addressee(report.jobId, token);
+    return { known: master?.updateTaskState(report) ?? false };
+  }
+
+  async acknowledgeCheckpoint(ack: CheckpointAck, token: FencingToken): Promise<Record<string, never>> {
+    this.addressee(ack.jobId, token)?.acknowledgeCheckpoint(ack);
+    return {};
+  }
+
+  async declineCheckpoint(decline: CheckpointDecline, token: FencingToken): Promise<Record<string, never>> {
+    this.addressee(decline.jobId, token)?.declineCheckpoint(decline);
+    return {};
+  }
+
+  /** Undefined only when the job is certainly none of ours; in doubt the worker is asked to repeat. */
+  private addressee(jobId: JobId, token: FencingToken) {
+    const { term } = this.leading();
+    if (term.token !== token) throw new NotLeaderError(`This master leads under token ${term.token}, not ${token}.`);
+    const master = term.jobMaster(jobId);
+    if (master === 'not-running') throw new UnavailableError(`Job ${jobId} is not running yet.`);
+    return master;
+  }
+
+  /** A repeated submission is answered without running the program again. */
+  private async alreadySubmitted(request: RunJarRequest): Promise<JobId | undefined> {
+    const { term } = this.leading();
+    if (request.jobId !== undefined && term.knows(request.jobId)) return request.jobId;
+    if (request.idempotencyKey === undefined) return undefined;
+    return await this.deps.graphs.findByIdempotencyKey(request.idempotencyKey);
+  }
+
+  private leading(): Present {
+    if (this.present === undefined) {
+      throw new NotLeaderError('This master does not lead.', { hint: 'Repeat the request in a second.' });
+    }
+    this.present.term.mustLead();
+    return this.present;
+  }
+}
