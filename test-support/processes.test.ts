@@ -76,13 +76,15 @@ test('stop is polite first, also to a paused process, and insists in the end', a
   expect(await deaf.stop(50)).toEqual({ code: null, signal: 'SIGKILL' });
 });
 
-test('every line is delivered once and in order, the last one too', async () => {
-  const child = await sh('for i in 1 2 3; do echo $i; sleep 0.02; done; printf "the end"');
+test('every line is delivered once, whole and in order, the last one too', async () => {
+  const child = await sh(
+    'for i in 1 2 3; do echo $i; sleep 0.02; done; printf "caf\\303"; sleep 0.05; printf "\\251\\nthe end"',
+  );
   const lines: string[] = [];
   child.onLine((line) => lines.push(line), 5);
   await child.exited;
   await until('the last line', () => lines.includes('the end'));
-  expect(lines).toEqual(['1', '2', '3', 'the end']);
+  expect(lines).toEqual(['1', '2', '3', 'café', 'the end']);
 });
 
 test('a process killed with SIGKILL leaves no children and no folders behind', async () => {

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, mkdirSync, openSync, readSync, statSync } from 'node:fs';
+import { closeSync, fstatSync, mkdirSync, openSync, readSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { guardGroup, processState, unguardGroup } from './guardian.ts';
 import { until } from './until.ts';
@@ -60,7 +60,7 @@ export class ManagedProcess implements AsyncDisposable {
     mkdirSync(dirname(options.logFile), { recursive: true });
     const log = openSync(options.logFile, 'a');
     try {
-      const logStart = statSync(options.logFile).size;
+      const logStart = fstatSync(log).size;
       const child = spawn(options.command, options.args ?? [], {
         cwd: options.cwd,
         env: { ...process.env, ...options.env },
@@ -128,16 +128,9 @@ export class ManagedProcess implements AsyncDisposable {
     this.send('SIGCONT');
   }
 
-  /** What this run wrote so far, from byte `offset` of it. */
-  log(offset = 0): string {
-    const start = this.logStart + offset;
-    const bytes = Buffer.alloc(Math.max(0, statSync(this.logFile).size - start));
-    const file = openSync(this.logFile, 'r');
-    try {
-      return bytes.subarray(0, readSync(file, bytes, 0, bytes.length, start)).toString('utf8');
-    } finally {
-      closeSync(file);
-    }
+  /** What this run wrote so far. */
+  log(): string {
+    return bytesFrom(this.logFile, this.logStart).toString('utf8');
   }
 
   /**
@@ -146,12 +139,16 @@ export class ManagedProcess implements AsyncDisposable {
    */
   async untilLog(pattern: RegExp | string, timeoutMs = 15_000): Promise<RegExpMatchArray> {
     const wanted = typeof pattern === 'string' ? new RegExp(escaped(pattern)) : pattern;
+    const reader = new LineReader(this.logFile, this.logStart);
     const outcome = await until(
       `${this.name} to log ${wanted}`,
       () => {
         const ended = this.status; // Before the log is read: what it wrote last must be seen.
-        const match = firstMatch(this.log(), wanted);
-        return match ?? ended;
+        for (const line of reader.read(ended !== undefined)) {
+          const match = line.match(wanted);
+          if (match !== null) return match;
+        }
+        return ended;
       },
       { timeoutMs },
     ).catch((error: unknown) => {
@@ -165,19 +162,14 @@ export class ManagedProcess implements AsyncDisposable {
 
   /** Calls `listener` for each line this run writes, from its first, until the process has ended or `close` is called. */
   onLine(listener: (line: string) => void, everyMs = 25): { close(): void } {
-    let offset = 0;
-    let rest = '';
+    const reader = new LineReader(this.logFile, this.logStart);
     const read = (last: boolean) => {
-      const text = this.log(offset);
-      offset += Buffer.byteLength(text);
-      const lines = (rest + text).split('\n');
-      rest = lines.pop() ?? '';
-      if (last && rest !== '') lines.push(rest);
-      for (const line of lines) listener(line);
+      for (const line of reader.read(last)) listener(line);
     };
     const timer = setInterval(() => {
-      read(!this.alive);
-      if (!this.alive) clearInterval(timer);
+      const last = !this.alive;
+      if (last) clearInterval(timer);
+      read(last);
     }, everyMs);
     timer.unref();
     return { close: () => clearInterval(timer) };
@@ -201,14 +193,38 @@ export function showStatus(status: ExitStatus): string {
   return status.signal === null ? `code ${status.code}` : status.signal;
 }
 
-function firstMatch(text: string, pattern: RegExp): RegExpMatchArray | undefined {
-  for (const line of text.split('\n')) {
-    const match = line.match(pattern);
-    if (match !== null) return match;
-  }
-  return undefined;
-}
-
 function escaped(text: string): string {
   return text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
+}
+
+/** Gives each line of a growing file once. Counts in bytes: a read may end in the middle of a character. */
+class LineReader {
+  private rest = Buffer.alloc(0);
+
+  constructor(
+    private readonly file: string,
+    private offset: number,
+  ) {}
+
+  /** The complete lines since the last call; with `last`, an incomplete one too. */
+  read(last: boolean): string[] {
+    const bytes = bytesFrom(this.file, this.offset);
+    this.offset += bytes.length;
+    const all = Buffer.concat([this.rest, bytes]);
+    const end = last ? all.length : all.lastIndexOf('\n') + 1;
+    this.rest = all.subarray(end);
+    const lines = all.subarray(0, end).toString('utf8').split('\n');
+    if (lines.at(-1) === '') lines.pop();
+    return lines;
+  }
+}
+
+function bytesFrom(path: string, start: number): Buffer {
+  const file = openSync(path, 'r');
+  try {
+    const bytes = Buffer.alloc(Math.max(0, fstatSync(file).size - start));
+    return bytes.subarray(0, readSync(file, bytes, 0, bytes.length, start));
+  } finally {
+    closeSync(file);
+  }
 }
