@@ -245,7 +245,9 @@ export class DispatcherTerm {
   }
 
   private start(graph: JobGraph, options: { readonly cancelRequested: boolean }): void {
-    if (this.closed.signal.aborted || this.ended.has(graph.jobId)) return;
+    // D2; and a doubtful submission may have been found and started already.
+    const started = this.jobs.get(graph.jobId)?.kind === 'running';
+    if (started || this.closed.signal.aborted || this.ended.has(graph.jobId)) return;
     const master = this.deps.jobMasters.start(graph, this.token, { cancelRequested: options.cancelRequested });
     if (this.suspended) master.suspend();
     this.jobs.set(graph.jobId, { kind: 'running', master });
