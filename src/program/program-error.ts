@@ -1,0 +1,63 @@
+import { asError, InvalidArgumentError, isMillraceError, MillraceError } from '../kernel/errors.ts';
+
+/** What makes an error of user code readable: where it happened in the bundle, under the bundle's own name. */
+export interface BundleNames {
+  readonly bundleName: string;
+  readonly moduleUrl: string;
+}
+
+export type ProgramPhase = 'load' | 'run' | 'splits';
+
+const DOING: Record<ProgramPhase, string> = {
+  load: 'cannot be loaded',
+  run: 'failed while it built the job',
+  splits: 'failed while a source looked for its input',
+};
+
+/** An error of user code as `PROGRAM`, with message and line; errors that already say so stay as they are. */
+export function programError(phase: ProgramPhase, thrown: unknown, names: BundleNames): MillraceError {
+  if (isMillraceError(thrown, 'PROGRAM')) return thrown;
+  const error = asError(thrown);
+  const place = placeOf(error, names);
+  const message = relabel(error.message, names).split('\n', 1)[0] ?? '';
+  // An author's wrong call of the API has a message made for him; other errors are better known by their class.
+  const kind = error instanceof MillraceError || error.name === 'Error' ? '' : `${error.name}: `;
+  const text = `${names.bundleName} ${DOING[phase]}: ${kind}${message}${place === undefined ? '' : ` (${place})`}`;
+  const hint = hintFor(error, message);
+  const wrapped = new MillraceError('PROGRAM', text, { cause: error, ...(hint === undefined ? {} : { hint }) });
+  wrapped.stack = relabel(`${wrapped.name}: ${text}\nCaused by: ${error.stack ?? message}`, names);
+  return wrapped;
+}
+
+/** A SyntaxError of `import()` does not say where; see `locate-syntax-error.ts`. */
+export function lacksPlace(phase: ProgramPhase, thrown: unknown, names: BundleNames): boolean {
+  return phase === 'load' && thrown instanceof SyntaxError && placeOf(thrown, names) === undefined;
+}
+
+/** Replaces the temporary file's address by the name people know. */
+export function relabel(text: string, { moduleUrl, bundleName }: BundleNames): string {
+  const path = decodeURIComponent(new URL(moduleUrl).pathname);
+  return text
+    .replace(/(bundle\.mjs)\?[a-z]+=\d+/g, '$1')
+    .replaceAll(moduleUrl.replace(/\?.*$/, ''), bundleName)
+    .replaceAll(path, bundleName);
+}
+
+function placeOf(error: Error, names: BundleNames): string | undefined {
+  const stack = relabel(error.stack ?? '', names);
+  const at = stack.indexOf(`${names.bundleName}:`);
+  if (at === -1) return undefined;
+  const [place] = /^:\d+(:\d+)?/.exec(stack.slice(at + names.bundleName.length)) ?? [];
+  return place === undefined ? undefined : `${names.bundleName}${place}`;
+}
+
+function hintFor(error: Error, message: string): string | undefined {
+  if (isMillraceError(error)) return error.hint;
+  if ((error as NodeJS.ErrnoException).code === 'ERR_MODULE_NOT_FOUND') {
+    return "Pack the program into one file with its dependencies; only 'millrace' and Node's own modules are there.";
+  }
+  if (/^(module|exports|require) is not defined/.test(message)) {
+    return 'A job is an ES module: use import and export.';
+  }
+  return error instanceof InvalidArgumentError ? error.hint : undefined;
+}
