@@ -5,7 +5,7 @@ import { type CanonicalKey, canonicalKey, keyGroupForCanonical } from './key-gro
 import { KeyedSnapshot, type SnapshotDeps } from './keyed-snapshot.ts';
 import { restoreKeyedState } from './keyed-restore.ts';
 import type { KeyedStateBackend, PendingSnapshot, ValueState } from './ports.ts';
-import type { Epochs } from './state-cells.ts';
+import type { Cell, Epochs, StateCells } from './state-cells.ts';
 import { type StateTable, StateTables } from './state-table.ts';
 import { admit } from './state-value.ts';
 
@@ -22,7 +22,7 @@ export class HeapKeyedState implements KeyedStateBackend {
   private readonly epochs: Epochs = { current: 0 };
   private tables: StateTables;
   private readonly values = new Map<string, HeapValueState<unknown>>();
-  private readonly current: CurrentKey = { key: undefined, group: -1 };
+  private readonly current: CurrentKey = { key: undefined, group: -1, version: 0 };
 
   private constructor(
     private readonly deps: SnapshotDeps,
@@ -50,6 +50,7 @@ export class HeapKeyedState implements KeyedStateBackend {
     assert(keyGroup >= this.range.first && keyGroup <= this.range.last, 'a record reaches the owner of its key group');
     this.current.key = canonical;
     this.current.group = keyGroup - this.range.first;
+    this.current.version++;
   }
 
   valueState<T>(name: string): ValueState<T> {
@@ -75,6 +76,7 @@ export class HeapKeyedState implements KeyedStateBackend {
     this.tables = new StateTables(this.range, this.epochs);
     this.values.clear();
     this.current.key = undefined;
+    this.current.version++;
   }
 }
 
@@ -83,36 +85,54 @@ interface CurrentKey {
   key: CanonicalKey | undefined;
   /** Counted from the first key group of the range. */
   group: number;
+  /** Changes whenever a key is set. */
+  version: number;
 }
 
 class HeapValueState<T> implements ValueState<T> {
+  /** The cell of the current key, so that `value` and `update` of one record look only once. */
+  private cell: Cell | undefined;
+  private cells: StateCells | undefined;
+  private key: CanonicalKey = '';
+  private foundAt = -1;
+
   constructor(
     private readonly table: StateTable,
     private readonly current: CurrentKey,
   ) {}
 
   value(): T | undefined {
-    return this.cells().get(this.key()) as T | undefined;
+    const cells = this.find();
+    return this.cell === undefined ? undefined : (cells.read(this.key, this.cell) as T);
   }
 
   update(value: T): void {
-    if (value === undefined) this.clear();
-    else this.cells().put(this.key(), admit(value));
+    if (value === undefined) {
+      this.clear();
+      return;
+    }
+    const cells = this.find();
+    const admitted = admit(value);
+    if (this.cell === undefined) this.cell = cells.insert(this.key, admitted);
+    else cells.write(this.key, this.cell, admitted);
   }
 
   clear(): void {
-    this.cells().remove(this.key());
+    const cells = this.find();
+    if (this.cell === undefined) return;
+    cells.remove(this.key, this.cell);
+    this.cell = undefined;
   }
 
-  private key(): CanonicalKey {
-    const { key } = this.current;
-    assert(key !== undefined, 'a key is set before state is used');
-    return key;
-  }
-
-  private cells() {
-    const cells = this.table.groups[this.current.group];
-    assert(cells !== undefined, 'a key is set before state is used');
+  private find(): StateCells {
+    const { key, group, version } = this.current;
+    if (this.foundAt === version && this.cells !== undefined) return this.cells;
+    const cells = this.table.groups[group];
+    assert(key !== undefined && cells !== undefined, 'a key is set before state is used');
+    this.key = key;
+    this.cells = cells;
+    this.cell = cells.find(key);
+    this.foundAt = version;
     return cells;
   }
 }

@@ -113,7 +113,7 @@ async function restoreSection(
         if (!isCanonicalKey(key)) throw damaged(where, 'a key in it is not a key');
         // One look per state tells whether keys were dealt out by the same rule.
         if (first && keyGroupForCanonical(key, maxParallelism) !== keyGroup) throw otherRule(where);
-        cells.put(key, reader.read());
+        cells.insert(key, reader.read());
       }
     }
   } catch (error) {

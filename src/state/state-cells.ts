@@ -28,9 +28,12 @@ export class StateCells {
     return this.cells.size;
   }
 
-  get(key: CanonicalKey): unknown {
-    const cell = this.cells.get(key);
-    if (cell === undefined) return undefined;
+  find(key: CanonicalKey): Cell | undefined {
+    return this.cells.get(key);
+  }
+
+  /** The value of a cell that `find` gave; the caller may change it in place (E3). */
+  read(key: CanonicalKey, cell: Cell): unknown {
     if (cell.epoch <= this.neededCut && isMutable(cell.value)) {
       this.save(key, cell);
       cell.value = cloneValue(cell.value);
@@ -39,24 +42,19 @@ export class StateCells {
     return cell.value;
   }
 
-  has(key: CanonicalKey): boolean {
-    return this.cells.has(key);
+  insert(key: CanonicalKey, value: unknown): Cell {
+    const cell: Cell = { value, epoch: this.epochs.current };
+    this.cells.set(typeof key === 'string' ? ownString(key) : key, cell);
+    return cell;
   }
 
-  put(key: CanonicalKey, value: unknown): void {
-    const cell = this.cells.get(key);
-    if (cell === undefined) {
-      this.cells.set(typeof key === 'string' ? ownString(key) : key, { value, epoch: this.epochs.current });
-      return;
-    }
+  write(key: CanonicalKey, cell: Cell, value: unknown): void {
     if (cell.epoch <= this.neededCut) this.save(key, cell);
     cell.value = value;
     cell.epoch = this.epochs.current;
   }
 
-  remove(key: CanonicalKey): void {
-    const cell = this.cells.get(key);
-    if (cell === undefined) return;
+  remove(key: CanonicalKey, cell: Cell): void {
     if (cell.epoch <= this.neededCut) this.save(key, cell);
     this.cells.delete(key);
   }
@@ -115,7 +113,8 @@ export class StateCells {
   }
 }
 
-interface Cell {
+/** Read and changed through its {@link StateCells} only. */
+export interface Cell {
   value: unknown;
   /** The epoch in which the value became what it is. */
   epoch: number;
