@@ -1,0 +1,23 @@
+import { z } from 'zod';
+import { type LeaderInfo, leaderAddressSchema } from '../../src/contracts/leadership.ts';
+import { asFencingToken } from '../../src/kernel/ids.ts';
+import type { Entry } from '../coordination/coordination.ts';
+import { decodeRecord, encodeRecord, type RecordType } from '../stores/record-codec.ts';
+
+/** The value of the leader key: written once per term, never again. */
+const leaderRecordSchema = leaderAddressSchema.extend({
+  /** Unique per campaign: tells our own transaction from another's when its answer was lost. */
+  campaign: z.string().min(1).max(64),
+});
+export type LeaderRecord = z.infer<typeof leaderRecordSchema>;
+
+const LEADER_RECORD: RecordType<LeaderRecord> = { name: 'leader', version: 1, schema: leaderRecordSchema };
+
+export function encodeLeader(record: LeaderRecord): string {
+  return encodeRecord(LEADER_RECORD, record);
+}
+
+/** @throws `CORRUPT`, `UNSUPPORTED_VERSION`. */
+export function decodeLeader(entry: Entry): LeaderInfo & { readonly campaign: string } {
+  return { ...decodeRecord(LEADER_RECORD, entry), token: asFencingToken(entry.modRevision) };
+}
