@@ -1,5 +1,11 @@
 import type { CheckpointOptions } from '../contracts/checkpoint.ts';
-import type { AttemptReport, CheckpointAck, CheckpointDecline, DataAddress, SlotDeployment } from '../contracts/task.ts';
+import type {
+  AttemptReport,
+  CheckpointAck,
+  CheckpointDecline,
+  DataAddress,
+  SlotDeployment,
+} from '../contracts/task.ts';
 import type { AttemptId, DeploymentId, JobId } from '../kernel/ids.ts';
 import type { Closeable } from '../kernel/lifecycle.ts';
 

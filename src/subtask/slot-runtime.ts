@@ -1,13 +1,23 @@
 import type { CheckpointOptions } from '../contracts/checkpoint.ts';
 import type { AttemptReport, DataAddress, SlotDeployment } from '../contracts/task.ts';
+import { DataExchange } from '../exchange/data-exchange.ts';
+import { DEFAULT_EXCHANGE_OPTIONS, type ExchangeOptions } from '../exchange/exchange-options.ts';
+import type { RecordCodec } from '../exchange/record-codec.ts';
+import { rowCodec } from '../exchange/row-codec.ts';
+import { TcpTransport } from '../exchange/tcp-transport.ts';
+import type { Transport } from '../exchange/wire.ts';
 import type { Clock } from '../kernel/clock.ts';
 import { MillraceError } from '../kernel/errors.ts';
-import type { AttemptId, DeploymentId } from '../kernel/ids.ts';
+import { type AttemptId, compareDeployments, type DeploymentId, type JobId } from '../kernel/ids.ts';
 import type { Logger } from '../kernel/log.ts';
 import type { Random } from '../kernel/random.ts';
-import type { ProgramLoader } from '../program/user-program.ts';
+import type { ProgramLoader, UserProgram } from '../program/user-program.ts';
+import type { ChainFactory } from './chain.ts';
+import { pushChainFactory } from './push-chain.ts';
+import { RunLoop } from './run-loop.ts';
 import type { SlotRuntimeEvents, SlotRuntimePort } from './slot-runtime-port.ts';
 import type { StateBackendFactory } from './state-backend-factory.ts';
+import { checkTask, Subtask, type SubtaskDeps, type SubtaskOptions } from './subtask.ts';
 
 export interface SlotRuntimeDeps {
   readonly clock: Clock;
@@ -17,10 +27,14 @@ export interface SlotRuntimeDeps {
   readonly stateBackends: StateBackendFactory;
   /** Called synchronously from the slot's thread; must not throw. */
   readonly events: SlotRuntimeEvents;
+  /** Default: TCP. */
+  readonly transport?: Transport;
+  readonly codec?: RecordCodec;
+  readonly chains?: ChainFactory;
 }
 
 export interface SlotRuntimeOptions {
-  /** For logs and for the messages of peers, e.g. `taskmanager-1/slot-0`. */
+  /** For logs, e.g. `taskmanager-1/slot-0`. */
   readonly name: string;
   /** Interface the data server binds to. Default `127.0.0.1`. */
   readonly listenHost?: string;
@@ -28,51 +42,174 @@ export interface SlotRuntimeOptions {
   readonly listenPort?: number;
   /** Host under which other workers reach this slot. Default: `listenHost`. */
   readonly advertisedHost?: string;
+  readonly exchange?: Partial<ExchangeOptions>;
+  readonly subtask?: Partial<SubtaskOptions>;
 }
 
-/** One slot's engine: the data server, the run loop and the subtasks of one job's slot. */
+const DEFAULT_SUBTASK_OPTIONS: SubtaskOptions = { closeTimeoutMs: 5_000, cancelGraceMs: 1_000 };
+
+/**
+ * One slot's engine: the data server, the run loop and the subtasks of one job's slot.
+ *
+ *   R1. One job for life; a slot that changes hands gets another runtime.
+ *   R2. One deployment at a time: what an older one left is cancelled before a newer one begins, and
+ *       an older one never comes back.
+ */
 export class SlotRuntime implements SlotRuntimePort {
   readonly dataAddress: DataAddress;
+  private readonly loop: RunLoop;
+  private readonly subtaskDeps: SubtaskDeps;
+  private readonly subtaskOptions: SubtaskOptions;
+  private readonly subtasks = new Map<AttemptId, Subtask>();
+  private jobId: JobId | undefined;
+  private deployment: DeploymentId | undefined;
+  private program: Promise<UserProgram> | undefined;
+  /** Submissions are handled one after the other: a newer one waits for the older's tasks to end. */
+  private submitting: Promise<void> = Promise.resolve();
+  private closing: Promise<void> | undefined;
 
-  private constructor(deps: SlotRuntimeDeps, dataAddress: DataAddress) {
-    deps.log.info({ dataAddress }, 'slot runtime started');
-    this.dataAddress = dataAddress;
+  private constructor(
+    private readonly deps: SlotRuntimeDeps,
+    private readonly options: SlotRuntimeOptions,
+    private readonly exchange: DataExchange,
+    exchangeOptions: ExchangeOptions,
+  ) {
+    const { clock, random, log, stateBackends, events } = deps;
+    this.loop = new RunLoop(clock);
+    this.subtaskOptions = { ...DEFAULT_SUBTASK_OPTIONS, ...options.subtask };
+    this.subtaskDeps = {
+      clock,
+      random,
+      log,
+      stateBackends,
+      events,
+      exchange,
+      exchangeOptions,
+      codec: deps.codec ?? rowCodec,
+      chains: deps.chains ?? pushChainFactory,
+      loop: this.loop,
+    };
+    const { host, port } = exchange.address;
+    this.dataAddress = { host: options.advertisedHost ?? host, port };
   }
 
   /** Resolves once the data server listens. */
   static async start(deps: SlotRuntimeDeps, options: SlotRuntimeOptions): Promise<SlotRuntime> {
-    return new SlotRuntime(deps, { host: options.advertisedHost ?? options.listenHost ?? '127.0.0.1', port: 0 });
+    const log = deps.log.child({ component: 'slot-runtime', slot: options.name });
+    const exchangeOptions: ExchangeOptions = { ...DEFAULT_EXCHANGE_OPTIONS, ...options.exchange };
+    const { clock } = deps;
+    const transport = deps.transport ?? new TcpTransport({ clock, log }, exchangeOptions);
+    const exchange = await DataExchange.start({ clock, log, transport }, exchangeOptions, {
+      host: options.listenHost ?? '127.0.0.1',
+      port: options.listenPort ?? 0,
+    });
+    const runtime = new SlotRuntime({ ...deps, log }, options, exchange, exchangeOptions);
+    log.debug({ dataAddress: runtime.dataAddress }, 'slot runtime started');
+    return runtime;
   }
 
-  async submit(deployment: SlotDeployment): Promise<void> {
-    throw new MillraceError('INTERNAL', `the engine is being built; cannot run ${deployment.jobId}`);
+  submit(deployment: SlotDeployment): Promise<void> {
+    const submitted = this.submitting.then(() => this.accept(deployment));
+    // The next submission goes on whatever became of this one, whose caller has its error.
+    this.submitting = submitted.catch(() => undefined);
+    return submitted;
   }
 
-  cancel(_attemptIds: readonly AttemptId[]): void {}
+  cancel(attemptIds: readonly AttemptId[]): void {
+    for (const attemptId of attemptIds) this.subtasks.get(attemptId)?.cancel();
+  }
 
-  triggerCheckpoint(_request: {
+  triggerCheckpoint(request: {
     readonly attemptIds: readonly AttemptId[];
     readonly deployment: DeploymentId;
     readonly checkpointId: number;
     readonly timestampMs: number;
     readonly options: CheckpointOptions;
-  }): void {}
+  }): void {
+    if (request.deployment !== this.deployment) return;
+    const { checkpointId, timestampMs, options } = request;
+    for (const attemptId of request.attemptIds) {
+      this.subtasks.get(attemptId)?.triggerCheckpoint({ checkpointId, timestampMs, options });
+    }
+  }
 
-  notifyCheckpointComplete(_request: { readonly deployment: DeploymentId; readonly checkpointId: number }): void {}
+  notifyCheckpointComplete(request: { readonly deployment: DeploymentId; readonly checkpointId: number }): void {
+    if (request.deployment !== this.deployment) return;
+    for (const subtask of this.subtasks.values()) subtask.checkpointCompleted(request.checkpointId);
+  }
 
-  notifyCheckpointAborted(_request: {
+  notifyCheckpointAborted(request: {
     readonly deployment: DeploymentId;
     readonly checkpointId: number;
     readonly latestCompletedId: number | undefined;
-  }): void {}
-
-  attempts(): readonly AttemptReport[] {
-    return [];
+  }): void {
+    if (request.deployment !== this.deployment) return;
+    const { checkpointId, latestCompletedId } = request;
+    for (const subtask of this.subtasks.values()) subtask.checkpointAborted(checkpointId, latestCompletedId);
   }
 
-  async close(): Promise<void> {}
+  attempts(): readonly AttemptReport[] {
+    return [...this.subtasks.values()].map((subtask) => subtask.attemptReport());
+  }
+
+  /** Cancels what runs, waits for it within the bound, then closes every connection. */
+  close(): Promise<void> {
+    this.closing ??= this.closeAll();
+    return this.closing;
+  }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  private async accept(request: SlotDeployment): Promise<void> {
+    this.checkAcceptable(request);
+    for (const task of request.tasks) checkTask(request, task);
+    if (this.deployment !== request.deployment) await this.replaceDeployment(request);
+    const added = request.tasks.filter(({ attemptId }) => !this.subtasks.has(attemptId));
+    if (added.length === 0) return;
+    this.program ??= this.loadProgram(request);
+    const { program } = this;
+    const subtasks = added.map((task) => new Subtask(this.subtaskDeps, this.subtaskOptions, request, task));
+    for (const subtask of subtasks) this.subtasks.set(subtask.attemptId, subtask);
+    for (const subtask of subtasks) subtask.start(program);
+  }
+
+  private checkAcceptable({ jobId, deployment }: SlotDeployment): void {
+    if (this.closing !== undefined) throw new MillraceError('CLOSED', 'the slot is closing');
+    if (this.jobId !== undefined && this.jobId !== jobId) {
+      throw new MillraceError('CONFLICT', `the slot belongs to job ${this.jobId}, not to ${jobId}`); // R1
+    }
+    if (this.deployment !== undefined && compareDeployments(deployment, this.deployment) < 0) {
+      throw new MillraceError('CONFLICT', `deployment ${deployment} was replaced by ${this.deployment}`); // R2
+    }
+  }
+
+  private async replaceDeployment({ jobId, deployment }: SlotDeployment): Promise<void> {
+    this.jobId = jobId;
+    this.deployment = deployment;
+    this.program = undefined;
+    const leftovers = [...this.subtasks.values()];
+    for (const subtask of leftovers) subtask.cancel();
+    this.exchange.begin(jobId, deployment);
+    await Promise.all(leftovers.map((subtask) => subtask.ended)); // R2
+    this.subtasks.clear();
+    if (this.closing !== undefined) throw new MillraceError('CLOSED', 'the slot is closing');
+  }
+
+  private loadProgram(request: SlotDeployment): Promise<UserProgram> {
+    const program = this.deps.programs.load(request.graph);
+    // Every task awaits it and fails with its error; should none be left to, it must not go unhandled.
+    program.catch((err: unknown) => this.deps.log.debug({ err }, 'program did not load'));
+    return program;
+  }
+
+  private async closeAll(): Promise<void> {
+    for (const subtask of this.subtasks.values()) subtask.cancel();
+    await Promise.all([...this.subtasks.values()].map((subtask) => subtask.ended));
+    await this.submitting;
+    this.loop.close();
+    await this.exchange.close();
+    this.deps.log.debug({ slot: this.options.name }, 'slot runtime closed');
   }
 }

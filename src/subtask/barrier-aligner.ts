@@ -1,0 +1,171 @@
+import type { CheckpointBarrier } from '../exchange/channel-message.ts';
+
+/**
+ * When a task with several inputs takes its snapshot: decisions only, no channels.
+ *
+ *   A1. A checkpoint is triggered at most once, when its barrier has come on every channel that is
+ *       still open. Triggered ids strictly rise.
+ *   A2. Exactly once: between a channel's barrier and the trigger nothing more is taken from it.
+ *   A3. A barrier of a newer checkpoint ends the alignment of an older one: channels are in order,
+ *       so the older barrier will never come on that channel.
+ *   A4. Aborted and late barriers change nothing.
+ */
+export type AlignerEffect =
+  | { readonly kind: 'block'; readonly channel: number }
+  | { readonly kind: 'unblock-all' }
+  | { readonly kind: 'trigger'; readonly barrier: CheckpointBarrier; readonly alignmentMs: number }
+  | { readonly kind: 'superseded'; readonly checkpointId: number; readonly by: number };
+
+export interface BarrierAligner {
+  barrier(channel: number, barrier: CheckpointBarrier, nowMs: number): readonly AlignerEffect[];
+  /** The channel's producer has finished: no barrier will come from it. */
+  ended(channel: number, nowMs: number): readonly AlignerEffect[];
+  aborted(checkpointId: number): readonly AlignerEffect[];
+}
+
+/** Ids remembered as aborted before their barriers came. More are in flight only if a master misbehaves. */
+const ABORTED_MAX = 256;
+/** Checkpoints tracked at once when nothing is blocked. */
+const TRACKED_MAX = 64;
+const NOTHING: readonly AlignerEffect[] = [];
+
+interface Alignment {
+  readonly barrier: CheckpointBarrier;
+  readonly received: Set<number>;
+  readonly startedMs: number;
+}
+
+/** What both ways of aligning share: open channels, and ids that need no further thought. */
+class AlignerMemory {
+  readonly open: Set<number>;
+  private settledUpTo = 0;
+  private readonly abortedIds = new Set<number>();
+
+  constructor(channels: number) {
+    this.open = new Set(Array.from({ length: channels }, (_, i) => i));
+  }
+
+  isSettled(checkpointId: number): boolean {
+    return checkpointId <= this.settledUpTo || this.abortedIds.has(checkpointId);
+  }
+
+  settle(checkpointId: number): void {
+    this.settledUpTo = Math.max(this.settledUpTo, checkpointId);
+    for (const id of this.abortedIds) if (id <= this.settledUpTo) this.abortedIds.delete(id);
+  }
+
+  abort(checkpointId: number): void {
+    if (checkpointId <= this.settledUpTo) return;
+    this.abortedIds.add(checkpointId);
+    if (this.abortedIds.size > ABORTED_MAX) this.settle(Math.min(...this.abortedIds));
+  }
+
+  isComplete(alignment: Alignment): boolean {
+    for (const channel of this.open) if (!alignment.received.has(channel)) return false;
+    return true;
+  }
+}
+
+/** Blocks channels that are ahead, so that the snapshot holds exactly what came before the barriers. */
+export class ExactlyOnceAligner implements BarrierAligner {
+  private readonly memory: AlignerMemory;
+  private current: Alignment | undefined;
+
+  constructor(channels: number) {
+    this.memory = new AlignerMemory(channels);
+  }
+
+  barrier(channel: number, barrier: CheckpointBarrier, nowMs: number): readonly AlignerEffect[] {
+    const id = barrier.checkpointId;
+    if (this.memory.isSettled(id)) return NOTHING; // A4
+    const effects: AlignerEffect[] = [];
+    if (this.current !== undefined && id !== this.current.barrier.checkpointId) {
+      const older = this.current.barrier.checkpointId;
+      if (id < older) return NOTHING; // A4
+      this.current = undefined;
+      this.memory.settle(older);
+      effects.push({ kind: 'superseded', checkpointId: older, by: id }, { kind: 'unblock-all' }); // A3
+    }
+    this.current ??= { barrier, received: new Set(), startedMs: nowMs };
+    this.current.received.add(channel);
+    if (this.memory.isComplete(this.current)) effects.push(...this.complete(this.current, nowMs));
+    else effects.push({ kind: 'block', channel }); // A2
+    return effects;
+  }
+
+  ended(channel: number, nowMs: number): readonly AlignerEffect[] {
+    this.memory.open.delete(channel);
+    const { current } = this;
+    if (current === undefined || !this.memory.isComplete(current)) return NOTHING;
+    return this.complete(current, nowMs);
+  }
+
+  aborted(checkpointId: number): readonly AlignerEffect[] {
+    this.memory.abort(checkpointId);
+    if (this.current?.barrier.checkpointId !== checkpointId) return NOTHING;
+    this.current = undefined;
+    return [{ kind: 'unblock-all' }];
+  }
+
+  private complete({ barrier, startedMs }: Alignment, nowMs: number): readonly AlignerEffect[] {
+    this.current = undefined;
+    this.memory.settle(barrier.checkpointId);
+    return [{ kind: 'unblock-all' }, { kind: 'trigger', barrier, alignmentMs: nowMs - startedMs }]; // A1
+  }
+}
+
+/** Only counts barriers: records behind a barrier may be in the snapshot too, and are then seen again after a restore. */
+export class AtLeastOnceTracker implements BarrierAligner {
+  private readonly memory: AlignerMemory;
+  private readonly tracked = new Map<number, Alignment>();
+
+  constructor(channels: number) {
+    this.memory = new AlignerMemory(channels);
+  }
+
+  barrier(channel: number, barrier: CheckpointBarrier, nowMs: number): readonly AlignerEffect[] {
+    const id = barrier.checkpointId;
+    if (this.memory.isSettled(id)) return NOTHING; // A4
+    let alignment = this.tracked.get(id);
+    if (alignment === undefined) {
+      alignment = { barrier, received: new Set(), startedMs: nowMs };
+      this.tracked.set(id, alignment);
+    }
+    alignment.received.add(channel);
+    if (this.memory.isComplete(alignment)) return this.complete(alignment, nowMs);
+    return this.tracked.size > TRACKED_MAX ? this.dropBelow(id) : NOTHING;
+  }
+
+  ended(channel: number, nowMs: number): readonly AlignerEffect[] {
+    this.memory.open.delete(channel);
+    // The newest that is complete now; it supersedes what is older.
+    const complete = [...this.tracked.values()]
+      .filter((alignment) => this.memory.isComplete(alignment))
+      .sort((a, b) => b.barrier.checkpointId - a.barrier.checkpointId)[0];
+    return complete === undefined ? NOTHING : this.complete(complete, nowMs);
+  }
+
+  aborted(checkpointId: number): readonly AlignerEffect[] {
+    this.memory.abort(checkpointId);
+    this.tracked.delete(checkpointId);
+    return NOTHING;
+  }
+
+  private complete({ barrier, startedMs }: Alignment, nowMs: number): readonly AlignerEffect[] {
+    this.tracked.delete(barrier.checkpointId);
+    const dropped = this.dropBelow(barrier.checkpointId);
+    this.memory.settle(barrier.checkpointId);
+    return [...dropped, { kind: 'trigger', barrier, alignmentMs: nowMs - startedMs }]; // A1
+  }
+
+  private dropBelow(by: number): readonly AlignerEffect[] {
+    const effects: AlignerEffect[] = [];
+    for (const id of this.tracked.keys()) {
+      if (id >= by) continue;
+      this.tracked.delete(id);
+      this.memory.abort(id);
+      effects.push({ kind: 'superseded', checkpointId: id, by });
+    }
+    return effects;
+  }
+}

@@ -1,0 +1,117 @@
+import type { CheckpointAck, CheckpointDecline } from '../contracts/task.ts';
+import type { CheckpointBarrier } from '../exchange/channel-message.ts';
+import type { Clock } from '../kernel/clock.ts';
+import { MillraceError, toErrorInfo } from '../kernel/errors.ts';
+import type { BackgroundTasks } from '../kernel/lifecycle.ts';
+import type { OperatorCut, SubtaskOperator, WrittenCut } from './operators/operator.ts';
+
+/** Which attempt speaks. */
+export type AttemptIdentity = Omit<CheckpointDecline, 'checkpointId' | 'reason'>;
+
+export interface CheckpointExecutorSpec {
+  readonly clock: Clock;
+  readonly background: BackgroundTasks;
+  readonly identity: AttemptIdentity;
+  readonly operators: readonly SubtaskOperator[];
+  /** Sends the barrier to every consumer. */
+  readonly forward: (barrier: CheckpointBarrier) => void;
+  readonly onAck: (ack: CheckpointAck) => void;
+  readonly onDecline: (decline: CheckpointDecline) => void;
+}
+
+/**
+ * Takes snapshots: the barrier first, so that consumers need not wait for us; then every operator
+ * cuts, at one instant of the stream; then the cuts are written while records flow again.
+ */
+export class CheckpointExecutor {
+  private readonly uploads = new Map<number, AbortController>();
+
+  constructor(private readonly spec: CheckpointExecutorSpec) {}
+
+  /** Synchronous up to the cuts. Throws only when the barrier cannot be forwarded. */
+  perform(barrier: CheckpointBarrier, alignmentMs: number): void {
+    const { checkpointId } = barrier;
+    this.spec.forward(barrier);
+    const startedMs = this.spec.clock.nowMs();
+    const cuts: OperatorCut[] = [];
+    try {
+      for (const operator of this.spec.operators) {
+        const cut = operator.snapshot(checkpointId);
+        if (cut !== undefined) cuts.push(cut);
+      }
+    } catch (error) {
+      for (const cut of cuts) cut.discard();
+      this.decline(checkpointId, error);
+      return;
+    }
+    const cutMs = this.spec.clock.nowMs();
+    const upload = new AbortController();
+    this.uploads.set(checkpointId, upload);
+    this.spec.background.run('write checkpoint', async () => {
+      try {
+        const written = await this.writeAll(cuts, upload);
+        if (upload.signal.aborted) return;
+        this.acknowledge(checkpointId, written, { alignmentMs, startedMs, cutMs });
+      } catch (error) {
+        // Whoever aborted it knows already.
+        if (!isAbortedByMaster(upload)) this.decline(checkpointId, error);
+      } finally {
+        this.uploads.delete(checkpointId);
+      }
+    });
+  }
+
+  /** The master gave it up: no need to write on. */
+  abort(checkpointId: number): void {
+    this.uploads.get(checkpointId)?.abort(ABORTED_BY_MASTER);
+  }
+
+  abortAll(): void {
+    for (const upload of this.uploads.values()) upload.abort(ABORTED_BY_MASTER);
+  }
+
+  decline(checkpointId: number, reason: unknown): void {
+    this.spec.onDecline({ ...this.spec.identity, checkpointId, reason: toErrorInfo(reason) });
+  }
+
+  /** All settle before this does, so nothing is written after an answer; the first failure stops the others. */
+  private async writeAll(cuts: readonly OperatorCut[], upload: AbortController): Promise<readonly WrittenCut[]> {
+    const results = await Promise.allSettled(
+      cuts.map(async (cut) => {
+        try {
+          return await cut.write(upload.signal);
+        } catch (error) {
+          upload.abort(error);
+          throw error;
+        }
+      }),
+    );
+    const failed = results.find((result) => result.status === 'rejected');
+    if (failed !== undefined) throw upload.signal.reason === ABORTED_BY_MASTER ? failed.reason : upload.signal.reason;
+    return results.flatMap((result) =>
+      result.status === 'fulfilled' && result.value !== undefined ? [result.value] : [],
+    );
+  }
+
+  private acknowledge(
+    checkpointId: number,
+    written: readonly WrittenCut[],
+    times: { readonly alignmentMs: number; readonly startedMs: number; readonly cutMs: number },
+  ): void {
+    this.spec.onAck({
+      ...this.spec.identity,
+      checkpointId,
+      operators: written.map(({ snapshot }) => snapshot),
+      stateBytes: written.reduce((sum, { bytes }) => sum + bytes, 0),
+      alignmentMs: times.alignmentMs,
+      syncMs: times.cutMs - times.startedMs,
+      asyncMs: this.spec.clock.nowMs() - times.cutMs,
+    });
+  }
+}
+
+const ABORTED_BY_MASTER = new MillraceError('CLOSED', 'the checkpoint was aborted');
+
+function isAbortedByMaster(upload: AbortController): boolean {
+  return upload.signal.aborted && upload.signal.reason === ABORTED_BY_MASTER;
+}

@@ -1,0 +1,174 @@
+import { unreachable } from '../kernel/assert.ts';
+import type { ChannelMessage, CheckpointBarrier } from '../exchange/channel-message.ts';
+import type { InputChannel } from '../exchange/input-channel.ts';
+import type { AlignerEffect, BarrierAligner } from './barrier-aligner.ts';
+
+export type RecordsMessage = Extract<ChannelMessage, { kind: 'records' }>;
+
+/** What the task does next. */
+export type GateEvent =
+  /** The task says `processed(channel)` when it is done with the batch. */
+  | { readonly kind: 'records'; readonly channel: number; readonly message: RecordsMessage }
+  | { readonly kind: 'checkpoint'; readonly barrier: CheckpointBarrier; readonly alignmentMs: number }
+  | { readonly kind: 'superseded'; readonly checkpointId: number; readonly by: number }
+  /** No channel will bring another record. Once. */
+  | { readonly kind: 'end-of-data' };
+
+interface GateChannel {
+  input: InputChannel | undefined;
+  blocked: boolean;
+  /** In `ready`. */
+  queued: boolean;
+  endOfData: boolean;
+}
+
+/** All input channels of one task: takes messages from them in turn and aligns barriers. */
+export class InputGate {
+  private readonly channels: GateChannel[];
+  private readonly ready: number[] = [];
+  private readonly events: GateEvent[] = [];
+  private ongoing: number;
+  private closed = false;
+
+  constructor(
+    channels: number,
+    private readonly aligner: BarrierAligner,
+    /** There may be something to take. */
+    private readonly wake: () => void,
+  ) {
+    this.channels = Array.from({ length: channels }, () => ({
+      input: undefined,
+      blocked: false,
+      queued: false,
+      endOfData: false,
+    }));
+    this.ongoing = channels;
+  }
+
+  /** Gives a channel its input once the producer has accepted. What already came is looked at. */
+  connect(index: number, input: InputChannel): void {
+    if (this.closed) {
+      input.close();
+      return;
+    }
+    this.channel(index).input = input;
+    this.onData(index);
+  }
+
+  onData(index: number): void {
+    this.enqueue(index);
+    this.wake();
+  }
+
+  /** `nowMs` is read once per slice by the caller; alignment times are no finer than that. */
+  next(nowMs: number): GateEvent | undefined {
+    for (;;) {
+      const event = this.events.shift();
+      if (event !== undefined) return event;
+      const index = this.ready.shift();
+      if (index === undefined) return undefined;
+      const channel = this.channel(index);
+      channel.queued = false;
+      // Blocked since it was queued: it is queued again when the alignment ends.
+      if (channel.blocked) continue;
+      const message = channel.input?.poll();
+      if (message === undefined) continue;
+      if (message.kind === 'records') {
+        this.enqueue(index);
+        return { kind: 'records', channel: index, message };
+      }
+      this.control(index, message, nowMs);
+      channel.input?.processed();
+      this.enqueue(index);
+    }
+  }
+
+  processed(index: number): void {
+    this.channel(index).input?.processed();
+  }
+
+  abortCheckpoint(checkpointId: number): void {
+    this.apply(this.aligner.aborted(checkpointId));
+    this.wake();
+  }
+
+  /** Messages held on this side, over all channels. */
+  get queued(): number {
+    return this.channels.reduce((sum, { input }) => sum + (input?.queued ?? 0), 0);
+  }
+
+  close(): void {
+    this.closed = true;
+    for (const channel of this.channels) channel.input?.close();
+    this.ready.length = 0;
+    this.events.length = 0;
+  }
+
+  private control(index: number, message: Exclude<ChannelMessage, RecordsMessage>, nowMs: number): void {
+    switch (message.kind) {
+      case 'barrier':
+        this.apply(this.aligner.barrier(index, message.barrier, nowMs));
+        return;
+      case 'watermark':
+        // Event time comes with the operators that need it; until then nobody emits these.
+        return;
+      case 'end-of-data':
+        this.endOfData(index);
+        return;
+      case 'end-of-stream':
+        this.endOfData(index);
+        this.apply(this.aligner.ended(index, nowMs));
+        return;
+      default:
+        unreachable(message);
+    }
+  }
+
+  private endOfData(index: number): void {
+    const channel = this.channel(index);
+    if (channel.endOfData) return;
+    channel.endOfData = true;
+    this.ongoing--;
+    if (this.ongoing === 0) this.events.push({ kind: 'end-of-data' });
+  }
+
+  private apply(effects: readonly AlignerEffect[]): void {
+    for (const effect of effects) {
+      switch (effect.kind) {
+        case 'block':
+          this.channel(effect.channel).blocked = true;
+          break;
+        case 'unblock-all':
+          this.unblockAll();
+          break;
+        case 'trigger':
+          this.events.push({ kind: 'checkpoint', barrier: effect.barrier, alignmentMs: effect.alignmentMs });
+          break;
+        case 'superseded':
+          this.events.push(effect);
+          break;
+        default:
+          unreachable(effect);
+      }
+    }
+  }
+
+  private unblockAll(): void {
+    this.channels.forEach((channel, index) => {
+      if (!channel.blocked) return;
+      channel.blocked = false;
+      this.enqueue(index);
+    });
+  }
+
+  private enqueue(index: number): void {
+    const channel = this.channel(index);
+    if (channel.queued || channel.blocked || this.closed) return;
+    channel.queued = true;
+    this.ready.push(index);
+  }
+
+  private channel(index: number): GateChannel {
+    return this.channels[index] as GateChannel;
+  }
+}

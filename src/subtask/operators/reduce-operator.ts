@@ -1,0 +1,77 @@
+import type { OperatorDefinition } from '../../api/operator-definition.ts';
+import type { KeyedStateBackend, ValueState } from '../../state/ports.ts';
+import { present } from '../../kernel/assert.ts';
+import { operatorError, type OperatorSite, userCodeError } from '../operator-error.ts';
+import { type OperatorContext, type OperatorCut, RESOLVED, type SubtaskOperator } from './operator.ts';
+
+type ReduceDefinition = Extract<OperatorDefinition, { kind: 'reduce' }>;
+
+const STATE_NAME = 'reduce';
+
+/** Keeps one value per key and emits it after each record. */
+export class ReduceOperator implements SubtaskOperator {
+  readonly site: OperatorSite;
+  private backend: KeyedStateBackend | undefined;
+  private state: ValueState<unknown> | undefined;
+
+  constructor(
+    private readonly definition: ReduceDefinition,
+    private readonly context: OperatorContext,
+  ) {
+    this.site = context.site;
+  }
+
+  async open(): Promise<void> {
+    const { scope, range, maxParallelism, restore, signal, stateBackends } = this.context;
+    try {
+      this.backend = await stateBackends.createKeyedStateBackend({
+        scope,
+        range,
+        maxParallelism,
+        restore: restore?.snapshot?.keyed ?? [],
+        signal,
+      });
+    } catch (error) {
+      throw operatorError(this.site, 'to restore its state', error);
+    }
+    this.state = this.backend.valueState(STATE_NAME);
+  }
+
+  apply(value: unknown): unknown {
+    const state = this.state as ValueState<unknown>;
+    try {
+      (this.backend as KeyedStateBackend).setCurrentKey(this.definition.keySelector(value));
+      const current = state.value();
+      const next = current === undefined ? value : this.definition.fn(current, value);
+      state.update(next);
+      return next;
+    } catch (error) {
+      throw userCodeError(this.site, error, value);
+    }
+  }
+
+  snapshot(): OperatorCut {
+    const pending = present(this.backend, 'the state of an open operator').snapshot();
+    return {
+      write: async (signal) => {
+        const { handles, bytes } = await pending.write(signal);
+        if (handles.length === 0) return undefined;
+        return { snapshot: { operatorId: this.context.scope.operatorId, keyed: [...handles], operator: [] }, bytes };
+      },
+      discard: () => pending.discard(),
+    };
+  }
+
+  checkpointCompleted(): Promise<void> {
+    return RESOLVED;
+  }
+
+  finish(): Promise<void> {
+    return RESOLVED;
+  }
+
+  async close(): Promise<void> {
+    this.backend?.dispose();
+    this.backend = undefined;
+  }
+}

@@ -1,0 +1,104 @@
+import type { ChannelMessage } from '../exchange/channel-message.ts';
+import type { RecordCodec, RecordEncoder } from '../exchange/record-codec.ts';
+import type { Subpartition } from '../exchange/subpartition.ts';
+import { MillraceError } from '../kernel/errors.ts';
+import type { RecordOutput } from './chain.ts';
+import type { IoMeter } from './io-meter.ts';
+import { type OperatorSite, userCodeError } from './operator-error.ts';
+import type { SelectSubpartition } from './partitioner.ts';
+
+export interface BatchLimits {
+  readonly batchBytes: number;
+  readonly batchRecords: number;
+  readonly frameBytesMax: number;
+}
+
+export interface OutputEdgeSpec {
+  readonly edgeId: string;
+  /** The operator whose results leave here. */
+  readonly site: OperatorSite;
+  readonly select: SelectSubpartition;
+  readonly subpartitions: readonly Subpartition[];
+  readonly codec: RecordCodec;
+  readonly limits: BatchLimits;
+  readonly meter: IoMeter;
+  /** A record has entered an open batch: someone must see to it that it leaves in time. */
+  readonly onBuffered: () => void;
+}
+
+/** One batch being gathered, for one subpartition or, when broadcast, for all of them at once. */
+interface OpenBatch {
+  readonly encoder: RecordEncoder;
+  readonly targets: readonly Subpartition[];
+}
+
+/** Sends the records of one edge to its subpartitions, in batches. */
+export class OutputEdge implements RecordOutput {
+  private readonly batches: readonly OpenBatch[];
+  private readonly select: (record: unknown) => number;
+
+  constructor(private readonly spec: OutputEdgeSpec) {
+    const { select, subpartitions, codec } = spec;
+    const open = (targets: readonly Subpartition[]): OpenBatch => ({ encoder: codec.createEncoder(), targets });
+    // A broadcast record is encoded once; the subpartitions share the bytes.
+    this.batches = select === 'all' ? [open(subpartitions)] : subpartitions.map((subpartition) => open([subpartition]));
+    this.select = select === 'all' ? () => 0 : select;
+  }
+
+  emit(record: unknown): void {
+    const batch = this.append(record);
+    const { encoder } = batch;
+    this.spec.meter.writeRecords++;
+    const { limits } = this.spec;
+    if (encoder.bytes >= limits.batchBytes || encoder.records >= limits.batchRecords) this.send(batch);
+    else this.spec.onBuffered();
+  }
+
+  /**
+   * Sends what has gathered. `force`: also when the queue is full, because a barrier or the end must
+   * follow; a task does that at most once between two looks at its outputs.
+   */
+  flush(force: boolean): void {
+    for (const batch of this.batches) {
+      if (batch.encoder.records === 0) continue;
+      if (force || batch.targets.every((target) => target.available)) this.send(batch);
+    }
+  }
+
+  get buffered(): boolean {
+    return this.batches.some(({ encoder }) => encoder.records > 0);
+  }
+
+  broadcast(message: ChannelMessage): void {
+    this.flush(true);
+    for (const subpartition of this.spec.subpartitions) subpartition.push(message);
+  }
+
+  private append(record: unknown): OpenBatch {
+    try {
+      const batch = this.batches[this.select(record)];
+      if (batch === undefined) throw new MillraceError('INTERNAL', `edge ${this.spec.edgeId} has no such subpartition`);
+      batch.encoder.append(record);
+      return batch;
+    } catch (error) {
+      // A key selector that throws, a key or a record that is not plain data.
+      throw userCodeError(this.spec.site, error, record);
+    }
+  }
+
+  private send({ encoder, targets }: OpenBatch): void {
+    const { records } = encoder;
+    const payload = encoder.finish();
+    const { frameBytesMax } = this.spec.limits;
+    if (payload.length > frameBytesMax) {
+      throw new MillraceError(
+        'TOO_LARGE',
+        `operator "${this.spec.site.name}" emitted ${payload.length} bytes in ${records} records, over the limit of ${frameBytesMax}`,
+        { hint: 'Emit large values in pieces, or as references to where they are stored.' },
+      );
+    }
+    this.spec.meter.writeBytes += payload.length * targets.length;
+    const message: ChannelMessage = { kind: 'records', codec: this.spec.codec.id, payload, records };
+    for (const target of targets) target.push(message);
+  }
+}

@@ -1,0 +1,132 @@
+import { unreachable } from '../kernel/assert.ts';
+import { MillraceError } from '../kernel/errors.ts';
+import type { Chain, ChainFactory, ChainNode, ChainSpec } from './chain.ts';
+import { type OperatorSite, userCodeError } from './operator-error.ts';
+import { PausableFlatMap } from './pausable-flat-map.ts';
+
+type Push = (record: unknown) => void;
+
+/** Interprets a chain by one call per operator and record. The oracle for any faster way. */
+export const pushChainFactory: ChainFactory = { create: (spec) => new PushChain(spec) };
+
+class PushChain implements Chain {
+  private readonly head: Push;
+  /** In the order in which they must be resumed: the furthest downstream first. */
+  private readonly flatMaps: PausableFlatMap[] = [];
+
+  constructor(private readonly spec: ChainSpec) {
+    const pushes: Push[] = [];
+    // Backwards, so that each node finds its followers built.
+    for (let i = spec.nodes.length - 1; i >= 0; i--) {
+      const node = spec.nodes[i] as ChainNode;
+      pushes[i] = this.build(node, this.downstream(node, pushes));
+    }
+    this.head = pushes[0] as Push;
+  }
+
+  process(record: unknown): void {
+    this.head(record);
+  }
+
+  get paused(): boolean {
+    for (const flatMap of this.flatMaps) if (flatMap.paused) return true;
+    return false;
+  }
+
+  resume(): void {
+    for (const flatMap of this.flatMaps) {
+      flatMap.resume();
+      // Those upstream would push into this one, which still has elements of its own to emit.
+      if (flatMap.paused) return;
+    }
+  }
+
+  close(): void {
+    for (const flatMap of this.flatMaps) flatMap.close();
+  }
+
+  private downstream(node: ChainNode, pushes: readonly Push[]): Push {
+    const targets: Push[] = [
+      ...node.chained.map((i) => pushes[i] as Push),
+      ...node.outputs.map((output) => (record: unknown) => output.emit(record)),
+    ];
+    const [first, second] = targets;
+    if (first === undefined) return () => undefined;
+    if (second === undefined) return first;
+    if (targets.length === 2) {
+      return (record) => {
+        first(record);
+        second(record);
+      };
+    }
+    return (record) => {
+      for (const target of targets) target(record);
+    };
+  }
+
+  private build({ site, step }: ChainNode, emit: Push): Push {
+    switch (step.kind) {
+      case 'source':
+        return emit;
+      case 'map':
+        return mapPush(site, step.fn, emit);
+      case 'filter':
+        return filterPush(site, step.fn, emit);
+      case 'flatMap': {
+        // Built backwards: those already there include all that this one can push into.
+        const downstream = [...this.flatMaps];
+        const downstreamPaused = () => downstream.some((follower) => follower.paused);
+        const shouldPause =
+          downstream.length === 0 ? this.spec.shouldPause : () => this.spec.shouldPause() || downstreamPaused();
+        const flatMap = new PausableFlatMap(site, step.fn, emit, shouldPause);
+        this.flatMaps.push(flatMap);
+        return (record) => flatMap.process(record);
+      }
+      case 'reduce': {
+        const { apply } = step;
+        return (record) => emit(apply(record));
+      }
+      case 'write':
+        return step.write;
+      default:
+        return unreachable(step);
+    }
+  }
+}
+
+/** `emit` stays outside the `try`: an error downstream belongs to the operator there. */
+function mapPush(site: OperatorSite, fn: (value: unknown) => unknown, emit: Push): Push {
+  return (record) => {
+    let result: unknown;
+    try {
+      result = fn(record);
+    } catch (error) {
+      throw userCodeError(site, error, record);
+    }
+    // A promise would travel on as a record and fail far from its cause.
+    if (result instanceof Promise) throw userCodeError(site, asyncFunction(result), record);
+    emit(result);
+  };
+}
+
+function filterPush(site: OperatorSite, fn: (value: unknown) => boolean, emit: Push): Push {
+  return (record) => {
+    let kept: unknown;
+    try {
+      kept = fn(record);
+    } catch (error) {
+      throw userCodeError(site, error, record);
+    }
+    if (kept instanceof Promise) throw userCodeError(site, asyncFunction(kept), record);
+    if (kept) emit(record);
+  };
+}
+
+function asyncFunction(promise: Promise<unknown>): Error {
+  // Ours now, and refused: its own failure, if any, must not become an unhandled rejection.
+  promise.catch(() => undefined);
+  return new MillraceError(
+    'INVALID_ARGUMENT',
+    'the function returned a promise; functions of records must be synchronous',
+  );
+}

@@ -1,0 +1,188 @@
+import type { Sink, TwoPhaseCommitSink } from '../api/sink.ts';
+import type { RuntimeContext } from '../api/functions.ts';
+import type { CommitContext } from '../api/sink.ts';
+import type { JobVertex, OperatorDescriptor } from '../contracts/job-graph.ts';
+import { keyGroupRange } from '../contracts/key-groups.ts';
+import type { SlotDeployment, TaskDeployment } from '../contracts/task.ts';
+import { unreachable } from '../kernel/assert.ts';
+import type { Clock } from '../kernel/clock.ts';
+import { MillraceError } from '../kernel/errors.ts';
+import type { OperatorId } from '../kernel/ids.ts';
+import type { Logger } from '../kernel/log.ts';
+import type { Random } from '../kernel/random.ts';
+import type { UserProgram } from '../program/user-program.ts';
+import type { ChainNode, ChainStep, RecordOutput } from './chain.ts';
+import type { OperatorSite } from './operator-error.ts';
+import type { OperatorContext, SubtaskOperator } from './operators/operator.ts';
+import { ReduceOperator } from './operators/reduce-operator.ts';
+import { SinkOperator } from './operators/sink-operator.ts';
+import { SourceOperator } from './operators/source-operator.ts';
+import { TwoPhaseSinkOperator } from './operators/two-phase-sink-operator.ts';
+import type { StateBackendFactory } from './state-backend-factory.ts';
+
+/** A subtask's operators, before they are opened. */
+export interface BuiltChain {
+  readonly nodes: readonly ChainNode[];
+  /** Those with a life, in topological order. */
+  readonly operators: readonly SubtaskOperator[];
+  readonly source: SourceOperator | undefined;
+  readonly sinks: readonly SubtaskOperator[];
+}
+
+export interface BuildRequest {
+  readonly deployment: SlotDeployment;
+  readonly task: TaskDeployment;
+  readonly vertex: JobVertex;
+  readonly program: UserProgram;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  readonly stateBackends: StateBackendFactory;
+  readonly signal: AbortSignal;
+  readonly fail: (error: unknown) => void;
+  /** The edges that leave the vertex from an operator. */
+  readonly outputsOf: (operatorId: OperatorId, site: OperatorSite) => readonly RecordOutput[];
+}
+
+export function taskNameOf(vertex: JobVertex, subtaskIndex: number): string {
+  return `${vertex.name} (${subtaskIndex + 1}/${vertex.parallelism})`;
+}
+
+export function siteOf(vertex: JobVertex, subtaskIndex: number, operatorId: OperatorId): OperatorSite {
+  const position = vertex.operators.findIndex(({ id }) => id === operatorId);
+  return {
+    name: vertex.operators[position]?.name ?? operatorId,
+    position,
+    chainLength: vertex.operators.length,
+    taskName: taskNameOf(vertex, subtaskIndex),
+  };
+}
+
+/** Joins the graph's descriptors with the program's functions. */
+export function buildChain(request: BuildRequest): BuiltChain {
+  const { vertex, task, outputsOf } = request;
+  const operators: SubtaskOperator[] = [];
+  const sinks: SubtaskOperator[] = [];
+  let source: SourceOperator | undefined;
+  const nodes = vertex.operators.map((descriptor): ChainNode => {
+    const context = contextFor(request, descriptor);
+    const { step, operator } = buildOperator(request, descriptor, context);
+    if (operator !== undefined) operators.push(operator);
+    if (operator instanceof SourceOperator) source = operator;
+    if (operator?.ready !== undefined) sinks.push(operator);
+    return {
+      site: context.site,
+      step,
+      chained: vertex.operators.flatMap(({ inputs }, i) => (inputs.includes(descriptor.id) ? [i] : [])),
+      outputs: outputsOf(descriptor.id, context.site),
+    };
+  });
+  if (source === undefined && task.inputs.length === 0) {
+    throw new MillraceError(
+      'INVALID_ARGUMENT',
+      `task ${taskNameOf(vertex, task.subtaskIndex)} has neither a source nor inputs`,
+    );
+  }
+  return { nodes, operators, source, sinks };
+}
+
+interface BuiltOperator {
+  readonly step: ChainStep;
+  readonly operator: SubtaskOperator | undefined;
+}
+
+function buildOperator(request: BuildRequest, descriptor: OperatorDescriptor, context: OperatorContext): BuiltOperator {
+  const definition = request.program.operators.get(descriptor.id)?.definition;
+  if (definition === undefined || definition.kind !== descriptor.kind) {
+    throw new MillraceError(
+      'PROGRAM',
+      `the program has no ${descriptor.kind} operator "${descriptor.name}" (${descriptor.id})`,
+      { hint: 'Build the same graph on every run of main: no randomness, no clock, no environment.' },
+    );
+  }
+  switch (definition.kind) {
+    case 'source': {
+      const operator = new SourceOperator(definition.source, descriptor.splits ?? [], context);
+      return { step: { kind: 'source' }, operator };
+    }
+    case 'map':
+      return { step: { kind: 'map', fn: definition.fn }, operator: undefined };
+    case 'flatMap':
+      return { step: { kind: 'flatMap', fn: definition.fn }, operator: undefined };
+    case 'filter':
+      return { step: { kind: 'filter', fn: definition.fn }, operator: undefined };
+    case 'reduce': {
+      const operator = new ReduceOperator(definition, context);
+      return { step: { kind: 'reduce', apply: (value) => operator.apply(value) }, operator };
+    }
+    case 'sink': {
+      const operator = isTwoPhase(definition.sink)
+        ? new TwoPhaseSinkOperator(definition.sink, context)
+        : new SinkOperator(definition.sink, context);
+      return { step: { kind: 'write', write: (value) => operator.write(value) }, operator };
+    }
+    default:
+      return unreachable(definition);
+  }
+}
+
+function isTwoPhase(
+  sink: Sink<unknown> | TwoPhaseCommitSink<unknown, unknown>,
+): sink is TwoPhaseCommitSink<unknown, unknown> {
+  return sink.twoPhaseCommit === true;
+}
+
+function contextFor(request: BuildRequest, descriptor: OperatorDescriptor): OperatorContext {
+  const { deployment, task, vertex } = request;
+  const { parallelism, maxParallelism } = vertex;
+  const { subtaskIndex, attemptId } = task;
+  const runtime: RuntimeContext & CommitContext = Object.freeze({
+    jobId: deployment.jobId,
+    jobName: deployment.graph.name,
+    taskName: taskNameOf(vertex, subtaskIndex),
+    subtaskIndex,
+    parallelism,
+    maxParallelism,
+    attemptNumber: task.attemptNumber,
+    deployment: deployment.deployment,
+  });
+  return {
+    clock: request.clock,
+    random: request.random,
+    log: request.log,
+    runtime,
+    site: siteOf(vertex, subtaskIndex, descriptor.id),
+    scope: {
+      jobId: deployment.jobId,
+      deployment: deployment.deployment,
+      operatorId: descriptor.id,
+      attemptId,
+      subtaskIndex,
+    },
+    range: keyGroupRange(maxParallelism, parallelism, subtaskIndex),
+    maxParallelism,
+    stateBackends: request.stateBackends,
+    restore:
+      task.restore === undefined
+        ? undefined
+        : {
+            checkpointId: task.restore.checkpointId,
+            snapshot: mergeSnapshots(task.restore.operators.filter(({ operatorId }) => operatorId === descriptor.id)),
+          },
+    signal: request.signal,
+    fail: request.fail,
+  };
+}
+
+/** One operator's pieces, should they come in several entries. */
+function mergeSnapshots(
+  snapshots: readonly NonNullable<TaskDeployment['restore']>['operators'][number][],
+): NonNullable<TaskDeployment['restore']>['operators'][number] | undefined {
+  const [first] = snapshots;
+  if (first === undefined) return undefined;
+  return {
+    operatorId: first.operatorId,
+    keyed: snapshots.flatMap(({ keyed }) => keyed),
+    operator: snapshots.flatMap(({ operator }) => operator),
+  };
+}

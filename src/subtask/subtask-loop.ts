@@ -1,0 +1,238 @@
+import type { CheckpointBarrier } from '../exchange/channel-message.ts';
+import type { RecordDecoder } from '../exchange/record-codec.ts';
+import { unreachable } from '../kernel/assert.ts';
+import type { Clock } from '../kernel/clock.ts';
+import type { Chain } from './chain.ts';
+import type { GateEvent, InputGate } from './input-gate.ts';
+import type { IoMeter, Waiting } from './io-meter.ts';
+import type { SubtaskOperator } from './operators/operator.ts';
+import type { SourceOperator } from './operators/source-operator.ts';
+import type { Runnable } from './run-loop.ts';
+import type { TaskOutputs } from './task-outputs.ts';
+
+export type SubtaskInput =
+  | { readonly kind: 'source'; readonly source: SourceOperator }
+  | { readonly kind: 'gate'; readonly gate: InputGate; readonly decoderOf: (codec: number) => RecordDecoder };
+
+export interface SubtaskLoopSpec {
+  readonly clock: Clock;
+  readonly input: SubtaskInput;
+  readonly chain: Chain;
+  readonly outputs: TaskOutputs;
+  /** Those that may ask to wait. */
+  readonly sinks: readonly SubtaskOperator[];
+  readonly meter: IoMeter;
+  readonly wake: () => void;
+  readonly onCheckpoint: (barrier: CheckpointBarrier, alignmentMs: number) => void;
+  readonly onSuperseded: (checkpointId: number, by: number) => void;
+  readonly onEndOfData: () => void;
+  readonly onFailure: (error: unknown) => void;
+}
+
+/** Records between two readings of the clock: adapted so that they take a fraction of a slice. */
+const CHUNK_MAX = 1_024;
+/** A source cannot be stopped within one poll, so this bounds what goes beyond full outputs. */
+const POLL_MAX = 128;
+const CHUNK_LONG_MS = 1;
+const CHUNK_SHORT_MS = 0.25;
+/** How often the elements of one flatMap look at the clock. */
+const PAUSE_CHECK_MASK = 0xff;
+/** Triggers waiting for a backpressured source; the master has given up on the older ones. */
+const TRIGGERS_MAX = 16;
+
+/**
+ * What a running subtask does in its slices. Everything that changes its state happens here, one
+ * step at a time: a batch's records, a barrier, the end. Before each step the outputs have room and
+ * no flatMap is half done, so a snapshot is taken between records and never in the middle of one.
+ */
+export class SubtaskLoop implements Runnable {
+  private stopped = false;
+  private batch: { readonly records: readonly unknown[]; readonly channel: number } | undefined;
+  private next = 0;
+  private chunk = 64;
+  private deadlineMs = 0;
+  private nowMs = 0;
+  private pauseChecks = 0;
+  private waitingForSink = false;
+  private waitingForSource = false;
+  private sourceEnd: 'ahead' | 'seen' | 'announced' = 'ahead';
+  private readonly triggers: CheckpointBarrier[] = [];
+  private readonly collector = { collect: (record: unknown) => this.spec.chain.process(record) };
+
+  constructor(private readonly spec: SubtaskLoopSpec) {}
+
+  /** For sources: the barrier is inserted as soon as the outputs have room. Gives the triggers given up. */
+  trigger(barrier: CheckpointBarrier): readonly CheckpointBarrier[] {
+    this.triggers.push(barrier);
+    this.spec.wake();
+    return this.triggers.length > TRIGGERS_MAX ? this.triggers.splice(0, 1) : [];
+  }
+
+  abortCheckpoint(checkpointId: number): void {
+    const at = this.triggers.findIndex((barrier) => barrier.checkpointId === checkpointId);
+    if (at >= 0) this.triggers.splice(at, 1);
+    if (this.spec.input.kind === 'gate') this.spec.input.gate.abortCheckpoint(checkpointId);
+  }
+
+  stop(): void {
+    this.stopped = true;
+    this.batch = undefined;
+    this.spec.chain.close();
+  }
+
+  runSlice(deadlineMs: number): boolean {
+    if (this.stopped) return false;
+    const { clock, meter, outputs } = this.spec;
+    this.nowMs = clock.nowMs();
+    meter.begin(this.nowMs);
+    this.deadlineMs = deadlineMs;
+    let waiting: Waiting = 'idle';
+    try {
+      waiting = this.advance();
+      outputs.endOfSlice();
+    } catch (error) {
+      this.spec.onFailure(error);
+    }
+    meter.end(clock.nowMs(), waiting);
+    return waiting === 'yielded' && !this.stopped;
+  }
+
+  /** For a flatMap between its elements. */
+  readonly shouldPause = (): boolean => {
+    if (this.blocked()) return true;
+    return (++this.pauseChecks & PAUSE_CHECK_MASK) === 0 && this.spec.clock.nowMs() >= this.deadlineMs;
+  };
+
+  private advance(): Waiting {
+    const { chain, clock } = this.spec;
+    for (;;) {
+      if (chain.paused && !this.blocked()) chain.resume();
+      if (this.blocked()) {
+        this.waitForSinks();
+        return 'backpressured';
+      }
+      if (chain.paused) return 'yielded';
+      if (this.stopped || !this.step()) return 'idle';
+      const nowMs = clock.nowMs();
+      this.adapt(nowMs - this.nowMs);
+      this.nowMs = nowMs;
+      if (nowMs >= this.deadlineMs) return 'yielded';
+    }
+  }
+
+  /** One unit of work; false when there is none. */
+  private step(): boolean {
+    const trigger = this.triggers.shift();
+    if (trigger !== undefined) {
+      this.spec.onCheckpoint(trigger, 0);
+      return true;
+    }
+    const { input } = this.spec;
+    if (input.kind === 'source') return this.poll(input.source);
+    if (this.batch !== undefined) {
+      this.processChunk(this.batch, input.gate);
+      return true;
+    }
+    const event = input.gate.next(this.nowMs);
+    if (event === undefined) return false;
+    this.handle(event, input.decoderOf);
+    return true;
+  }
+
+  private handle(event: GateEvent, decoderOf: (codec: number) => RecordDecoder): void {
+    switch (event.kind) {
+      case 'records': {
+        const { payload, codec } = event.message;
+        const records = decoderOf(codec).decode(payload);
+        this.spec.meter.readRecords += records.length;
+        this.spec.meter.readBytes += payload.length;
+        this.batch = { records, channel: event.channel };
+        this.next = 0;
+        return;
+      }
+      case 'checkpoint':
+        this.spec.onCheckpoint(event.barrier, event.alignmentMs);
+        return;
+      case 'superseded':
+        this.spec.onSuperseded(event.checkpointId, event.by);
+        return;
+      case 'end-of-data':
+        this.spec.onEndOfData();
+        return;
+      default:
+        unreachable(event);
+    }
+  }
+
+  private processChunk(
+    batch: { readonly records: readonly unknown[]; readonly channel: number },
+    gate: InputGate,
+  ): void {
+    const { chain } = this.spec;
+    const end = Math.min(batch.records.length, this.next + this.chunk);
+    while (this.next < end) {
+      chain.process(batch.records[this.next++]);
+      if (this.blocked() || chain.paused) break;
+    }
+    if (this.next < batch.records.length) return;
+    this.batch = undefined;
+    gate.processed(batch.channel);
+  }
+
+  private poll(source: SourceOperator): boolean {
+    if (this.sourceEnd === 'seen') {
+      // Not together with the last poll: a flatMap may still have held elements of its records.
+      this.sourceEnd = 'announced';
+      this.spec.onEndOfData();
+      return true;
+    }
+    if (this.sourceEnd === 'announced' || this.waitingForSource) return false;
+    switch (source.poll(this.collector, Math.min(this.chunk, POLL_MAX))) {
+      case 'more':
+        return true;
+      case 'wait':
+        this.waitingForSource = true;
+        source.available().then(
+          () => {
+            this.waitingForSource = false;
+            this.spec.wake();
+          },
+          (error: unknown) => this.spec.onFailure(error),
+        );
+        return false;
+      case 'end':
+        this.sourceEnd = 'seen';
+        return true;
+      default:
+        throw new TypeError('a source reader must answer poll with "more", "wait" or "end"');
+    }
+  }
+
+  private blocked(): boolean {
+    if (!this.spec.outputs.available) return true;
+    for (const sink of this.spec.sinks) if (sink.ready?.() !== undefined) return true;
+    return false;
+  }
+
+  private waitForSinks(): void {
+    if (this.waitingForSink) return;
+    for (const sink of this.spec.sinks) {
+      const ready = sink.ready?.();
+      if (ready === undefined) continue;
+      this.waitingForSink = true;
+      ready.then(
+        () => {
+          this.waitingForSink = false;
+          this.spec.wake();
+        },
+        (error: unknown) => this.spec.onFailure(error),
+      );
+      return;
+    }
+  }
+
+  private adapt(tookMs: number): void {
+    if (tookMs > CHUNK_LONG_MS) this.chunk = Math.max(1, this.chunk >> 1);
+    else if (tookMs < CHUNK_SHORT_MS) this.chunk = Math.min(CHUNK_MAX, this.chunk * 2);
+  }
+}

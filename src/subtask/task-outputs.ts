@@ -1,0 +1,92 @@
+import type { CheckpointBarrier } from '../exchange/channel-message.ts';
+import type { Clock, Timer } from '../kernel/clock.ts';
+import type { SubpartitionWriterListener } from '../exchange/subpartition.ts';
+import type { OutputEdge } from './output-edge.ts';
+
+export interface TaskOutputsDeps {
+  readonly clock: Clock;
+  /** 0: every batch leaves at the end of the slice that wrote it. */
+  readonly bufferTimeoutMs: number;
+  /** There is room again. */
+  readonly wake: () => void;
+  /** Flushing by timer failed (a batch over the limit): the task must fail. */
+  readonly fail: (error: unknown) => void;
+}
+
+/** All of a task's output edges: their room, their batches' patience, and what goes to every consumer. */
+export class TaskOutputs implements SubpartitionWriterListener {
+  private readonly edges: OutputEdge[] = [];
+  private full = 0;
+  private timer: Timer | undefined;
+  private dirty = false;
+  private closed = false;
+
+  constructor(private readonly deps: TaskOutputsDeps) {}
+
+  add(edge: OutputEdge): void {
+    this.edges.push(edge);
+  }
+
+  /** True when no subpartition is full. One slow consumer stops the task, as there is no saying who gets the next record. */
+  get available(): boolean {
+    return this.full === 0;
+  }
+
+  onFull(): void {
+    this.full++;
+  }
+
+  onAvailable(): void {
+    this.full--;
+    if (this.full === 0) this.deps.wake();
+  }
+
+  onBuffered(): void {
+    this.dirty = true;
+    if (this.timer === undefined && this.deps.bufferTimeoutMs > 0 && !this.closed) {
+      this.timer = this.deps.clock.schedule(this.deps.bufferTimeoutMs, () => this.flushByTimer());
+    }
+  }
+
+  /** Called after each slice. */
+  endOfSlice(): void {
+    if (this.deps.bufferTimeoutMs === 0 && this.dirty) this.flush();
+  }
+
+  barrier(barrier: CheckpointBarrier): void {
+    for (const edge of this.edges) edge.broadcast({ kind: 'barrier', barrier });
+  }
+
+  endOfData(): void {
+    for (const edge of this.edges) edge.broadcast({ kind: 'end-of-data' });
+  }
+
+  endOfStream(): void {
+    this.close();
+    for (const edge of this.edges) edge.broadcast({ kind: 'end-of-stream' });
+  }
+
+  /** No batch leaves any more by itself. */
+  close(): void {
+    this.closed = true;
+    this.timer?.cancel();
+    this.timer = undefined;
+  }
+
+  private flush(): void {
+    for (const edge of this.edges) edge.flush(false);
+    this.dirty = this.edges.some((edge) => edge.buffered);
+  }
+
+  private flushByTimer(): void {
+    this.timer = undefined;
+    try {
+      this.flush();
+    } catch (error) {
+      this.deps.fail(error);
+      return;
+    }
+    // Full queues: what is left goes when there is room, at the latest with the next round.
+    if (this.dirty) this.onBuffered();
+  }
+}
