@@ -20,6 +20,8 @@ export interface StateBackendsOptions {
   readonly memoryThresholdBytes?: number;
   /** Default `none`. */
   readonly compression?: StateCompression;
+  /** Under which a job's state objects lie, ending in `/`: where the job's clean-up looks. Default `checkpoints/<jobId>/`. */
+  readonly objectPrefix?: (jobId: JobId) => string;
 }
 
 /** Whose state it is: together unique over all attempts, so no two writers ever use one object name. */
@@ -49,6 +51,7 @@ export interface StateBackends {
 }
 
 export function createStateBackends(deps: StateBackendsDeps, options: StateBackendsOptions = {}): StateBackends {
+  const objectPrefix = options.objectPrefix ?? ((jobId) => `checkpoints/${jobId}/`);
   const snapshotDeps: SnapshotDeps = {
     objects: deps.objects,
     yieldNow: deps.yieldNow ?? yieldToEventLoop,
@@ -59,24 +62,28 @@ export function createStateBackends(deps: StateBackendsDeps, options: StateBacke
     createKeyedStateBackend: ({ scope, range, maxParallelism, restore, signal }) =>
       HeapKeyedState.restore(
         snapshotDeps,
-        { range, maxParallelism, nextObjectKey: objectKeys(scope, 'keyed') },
+        { range, maxParallelism, nextObjectKey: objectKeys(objectPrefix, scope, 'keyed') },
         restore,
         signal,
       ),
     createOperatorStateBackend: ({ scope, restore, signal }) =>
-      HeapOperatorState.restore(snapshotDeps, objectKeys(scope, 'operator'), restore, signal),
+      HeapOperatorState.restore(snapshotDeps, objectKeys(objectPrefix, scope, 'operator'), restore, signal),
   };
 }
 
 /**
  * Names of state objects. The attempt id makes them unique; the rest is for people and for the sweeper,
- * which looks below `checkpoints/<jobId>/`. The number tells an attempt's snapshots apart.
+ * which looks below the job's prefix. The number tells an attempt's snapshots apart.
  */
-function objectKeys(scope: StateScope, kind: 'keyed' | 'operator'): (checkpointId: number | undefined) => string {
+function objectKeys(
+  objectPrefix: (jobId: JobId) => string,
+  scope: StateScope,
+  kind: 'keyed' | 'operator',
+): (checkpointId: number | undefined) => string {
   let n = 0;
   const { jobId, deployment, attemptId, operatorId, subtaskIndex } = scope;
   return (checkpointId) =>
-    `checkpoints/${jobId}/${checkpointId ?? 'shared'}/${deployment}-${attemptId}-${operatorId}-${subtaskIndex}-${kind}-${++n}`;
+    `${objectPrefix(jobId)}${checkpointId ?? 'shared'}/${deployment}-${attemptId}-${operatorId}-${subtaskIndex}-${kind}-${++n}`;
 }
 
 function yieldToEventLoop(): Promise<void> {
