@@ -34,6 +34,8 @@ import type {
 const RESERVE_RETRY_MS = 1_000;
 const FINAL_RETRY_MS = 200;
 const FINAL_RETRY_MAX_MS = 5_000;
+/** A store or worker that does not answer: the failures for which a final checkpoint is only tried again. */
+const PATIENT_CODES: ReadonlySet<ErrorInfo['code']> = new Set(['UNAVAILABLE', 'TIMEOUT', 'UNKNOWN_OUTCOME']);
 /** How many ended checkpoints are remembered, to tell a late acknowledgement from a duplicate. */
 const ENDED_MAX = 1_000;
 
@@ -323,7 +325,7 @@ function endAborted(
   if (current === undefined) return next;
   const run = checkpoint.final ? finalFailed(current, options.nowMs) : current;
   // At the end of the job patience costs nothing, and a restart would only bring it back here.
-  const bearable = checkpoint.final && (reason.code === 'UNAVAILABLE' || reason.code === 'TIMEOUT');
+  const bearable = checkpoint.final && PATIENT_CODES.has(reason.code);
   if (!options.counts || bearable) return { ...next, run };
   const consecutiveFailures = state.consecutiveFailures + 1;
   if (consecutiveFailures <= state.config.tolerableFailedCheckpoints) return { ...next, run, consecutiveFailures };

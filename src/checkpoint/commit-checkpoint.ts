@@ -52,6 +52,8 @@ export async function commitCheckpoint(
       if (isMillraceError(error, 'FENCED') || isMillraceError(error, 'NOT_LEADER')) {
         return { kind: 'fenced', reason: info.message };
       }
+      // The job's record is gone: whoever removed it cleans up what it left.
+      if (info.code === 'NOT_FOUND') return { kind: 'failed', error: info, keepObjects: true };
       if (info.code === 'TOO_LARGE' || info.code === 'INVALID_ARGUMENT') {
         if (!doubt) return { kind: 'failed', error: info, keepObjects: false };
       } else if (info.code === 'UNAVAILABLE') {
