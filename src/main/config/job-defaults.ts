@@ -1,3 +1,4 @@
+import type { EnvironmentDefaults } from '../../api/execution-context.ts';
 import type { JobConfig, RestartStrategyConfig } from '../../contracts/job-graph.ts';
 import type { Configuration } from './options.ts';
 
@@ -16,16 +17,16 @@ export function jobDefaults(c: Configuration): JobConfig {
       unaligned: false,
       alignedTimeoutMs: 0,
     },
-    restartStrategy: restartStrategy(c),
+    restartStrategy: restartStrategy(c, c.checkpointIntervalMs !== undefined),
     bufferTimeoutMs: c.bufferTimeoutMs,
     recoveryFallback: c.recoveryFallback,
     userConfig: {},
   };
 }
 
-function restartStrategy(c: Configuration): RestartStrategyConfig {
-  // As Flink: with checkpoints a failure is worth a restart, without them it would lose state silently.
-  const type = c.restartStrategy ?? (c.checkpointIntervalMs === undefined ? 'none' : 'exponential-delay');
+/** As Flink: with checkpoints a failure is worth a restart, without them it would lose state silently. */
+export function restartStrategy(c: Configuration, checkpoints: boolean): RestartStrategyConfig {
+  const type = c.restartStrategy ?? (checkpoints ? 'exponential-delay' : 'none');
   switch (type) {
     case 'none':
       return { type };
@@ -49,4 +50,13 @@ function restartStrategy(c: Configuration): RestartStrategyConfig {
         delayMs: c.failureRateDelayMs,
       };
   }
+}
+
+/** The same, as the api room takes it: with the strategy of jobs that switch checkpoints on themselves. */
+export function environmentDefaults(c: Configuration): EnvironmentDefaults {
+  return {
+    parallelism: c.defaultParallelism,
+    config: jobDefaults(c),
+    restartStrategyWithCheckpoints: restartStrategy(c, true),
+  };
 }

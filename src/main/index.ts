@@ -1,0 +1,14 @@
+/**
+ * What `import … from 'millrace'` gives: the API for authors of jobs, the connectors, and, for plain
+ * scripts, an executor that runs them in this process.
+ */
+import { installLocalExecutor } from '../api/execution-context.ts';
+import { installConnectors } from '../api/builtin-connectors.ts';
+import { builtinConnectors } from './builtin-connectors.ts';
+import { localExecutor } from './local-executor.ts';
+
+installConnectors(builtinConnectors);
+installLocalExecutor(localExecutor);
+
+export * from '../api/index.ts';
+export * from '../connectors/index.ts';

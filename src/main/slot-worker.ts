@@ -1,0 +1,40 @@
+import { join } from 'node:path';
+import { ClusterKeys } from '../../ha/stores/cluster-keys.ts';
+import { SystemClock } from '../kernel/clock.ts';
+import { SystemRandom } from '../kernel/random.ts';
+import { BundleProgramLoader } from '../program/program-loader.ts';
+import { createStateBackends } from '../state/state-backends.ts';
+import { SlotRuntime } from '../subtask/slot-runtime.ts';
+import { runSlotWorker } from '../taskmanager/slot-worker.ts';
+import type { Configuration } from './config/options.ts';
+import { createLogger } from './logger.ts';
+import { type ObjectStoreSettings, openObjects } from './open-stores.ts';
+
+/** Plain data that a slot's thread starts from. */
+export interface SlotWorkerData {
+  readonly taskManagerId: string;
+  readonly clusterId: string;
+  readonly objects: ObjectStoreSettings;
+  readonly bundleDir: string;
+  readonly programTimeoutMs: number;
+  readonly memoryThresholdBytes: number;
+  readonly logLevel: Configuration['logLevel'];
+}
+
+/** The entry of a slot's thread. */
+await runSlotWorker<SlotWorkerData>(async (data) => {
+  const clock = new SystemClock();
+  const random = new SystemRandom();
+  const log = createLogger(data.logLevel, { role: 'slot', taskManagerId: data.taskManagerId });
+  const objects = await openObjects({ clock, random, log }, data.objects);
+  const keys = new ClusterKeys(data.clusterId);
+  const stateBackends = createStateBackends(
+    { objects },
+    { memoryThresholdBytes: data.memoryThresholdBytes, objectPrefix: (jobId) => keys.stateObjectPrefix(jobId) },
+  );
+  const programs = new BundleProgramLoader(
+    { fetchBundle: (ref) => objects.get(ref.objectKey), clock, random },
+    { dir: join(data.bundleDir, 'bundles'), timeoutMs: data.programTimeoutMs },
+  );
+  return (options, events) => SlotRuntime.start({ clock, random, log, programs, stateBackends, events }, options);
+});
