@@ -114,7 +114,8 @@ export class LeaderElection implements Closeable {
         if (!failing) this.log.warn({ err: asError(error) }, 'campaign failed, trying again');
         failing = true;
       }
-      await sleep(this.deps.clock, this.jittered(this.times.retryMs), signal);
+      // Never in a tight circle, whatever happened; but news of the key ends the wait.
+      await this.untilNews(this.jittered(this.times.retryMs));
     }
   }
 
@@ -143,7 +144,8 @@ export class LeaderElection implements Closeable {
         await this.revoke(entry.lease);
         await sleep(this.deps.clock, this.times.retryMs, signal);
       } else {
-        await this.untilNews();
+        // Also without news: a replica that waits for ever for a watch that died would never lead.
+        await this.untilNews(this.times.leaseTtlMs);
       }
     }
     return false;
@@ -276,12 +278,12 @@ export class LeaderElection implements Closeable {
     patience.abort();
   }
 
-  private untilNews(): Promise<void> {
+  /** Resolves when the leader key changes, when closing, and after `waitMs` at the latest. */
+  private untilNews(waitMs: number): Promise<void> {
     const { signal } = this.stopping;
     if (signal.aborted) return Promise.resolve();
     return new Promise((resolve) => {
-      // Also without news: a replica that waits for ever for a watch that died would never lead.
-      const timer = this.deps.clock.schedule(this.times.leaseTtlMs, done);
+      const timer = this.deps.clock.schedule(waitMs, done);
       const news = () => done();
       this.news = news;
       signal.addEventListener('abort', news);
