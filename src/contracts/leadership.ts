@@ -50,4 +50,10 @@ export interface LeaderRetrieval {
   current(): LeaderInfo | undefined;
   /** Called with each change, at once with the present one. Returns the unsubscriber. */
   subscribe(listener: (leader: LeaderInfo | undefined) => void): () => void;
+  /**
+   * False while the coordination store cannot be reached, so that `current()` may be out of date. A
+   * worker ends its tasks only for a leader that the store *says* exists: an outage of the store must
+   * not cost a restart. Absent: always true.
+   */
+  connected?(): boolean;
 }

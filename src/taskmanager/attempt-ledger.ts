@@ -1,0 +1,111 @@
+import { isTerminalExecutionState } from '../contracts/job-status.ts';
+import { type AttemptReport, NO_IO, type SlotDeployment } from '../contracts/task.ts';
+import type { ErrorInfo } from '../kernel/errors.ts';
+import { type AttemptId, compareDeployments, type DeploymentId, type JobId } from '../kernel/ids.ts';
+
+interface Entry {
+  readonly report: AttemptReport;
+  readonly slotIndex: number;
+}
+
+/**
+ * Every attempt this worker holds, running or ended: what it tells a new leader.
+ *
+ * Invariants:
+ *   A1. An end is final: nothing that arrives later changes it.
+ *   A2. An ended attempt is kept until its job is released, or a newer deployment of the job comes here.
+ *   A3. A live attempt is never forgotten.
+ */
+export class AttemptLedger {
+  private readonly entries = new Map<AttemptId, Entry>();
+
+  has(attemptId: AttemptId): boolean {
+    return this.entries.has(attemptId);
+  }
+
+  /** Enters the tasks as DEPLOYING, except those already known; returns the reports of the new ones. */
+  accept(deployment: SlotDeployment, slotIndex: number): AttemptReport[] {
+    const { jobId, allocationId, deployment: deploymentId } = deployment;
+    const accepted: AttemptReport[] = [];
+    for (const { attemptId, attemptNumber, vertexId, subtaskIndex } of deployment.tasks) {
+      if (this.entries.has(attemptId)) continue;
+      const report: AttemptReport = {
+        ...{ jobId, deployment: deploymentId, vertexId, subtaskIndex, attemptId, attemptNumber, allocationId },
+        state: 'DEPLOYING',
+        endOfData: false,
+        io: NO_IO,
+      };
+      this.entries.set(attemptId, { report, slotIndex });
+      accepted.push(report);
+    }
+    return accepted;
+  }
+
+  /** Takes a change of state. Returns the new report, or undefined when it says nothing new (A1). */
+  record(report: AttemptReport): AttemptReport | undefined {
+    const entry = this.entries.get(report.attemptId);
+    if (entry === undefined || isTerminalExecutionState(entry.report.state)) return undefined;
+    this.entries.set(report.attemptId, { ...entry, report });
+    return report;
+  }
+
+  /** Takes counters only: what an engine says of its attempts may be older than the last change of state. */
+  refresh(report: AttemptReport): void {
+    const entry = this.entries.get(report.attemptId);
+    if (entry === undefined || isTerminalExecutionState(entry.report.state)) return;
+    const endOfData = entry.report.endOfData || report.endOfData;
+    this.entries.set(report.attemptId, { ...entry, report: { ...entry.report, io: report.io, endOfData } });
+  }
+
+  /** Ends one live attempt by decision of the worker, not of its engine. */
+  end(attemptId: AttemptId, state: 'CANCELED' | 'FAILED', error?: ErrorInfo): AttemptReport | undefined {
+    const entry = this.entries.get(attemptId);
+    if (entry === undefined) return undefined;
+    return this.record({ ...entry.report, state, ...(error === undefined ? {} : { error }) });
+  }
+
+  isLive(attemptId: AttemptId): boolean {
+    const entry = this.entries.get(attemptId);
+    return entry !== undefined && !isTerminalExecutionState(entry.report.state);
+  }
+
+  liveIn(slotIndex: number): AttemptReport[] {
+    const live: AttemptReport[] = [];
+    for (const { report, slotIndex: slot } of this.entries.values())
+      if (slot === slotIndex && !isTerminalExecutionState(report.state)) live.push(report);
+    return live;
+  }
+
+  /** The newest deployment of which this slot has, or had, tasks. */
+  newestDeploymentIn(slotIndex: number, jobId: JobId): DeploymentId | undefined {
+    let newest: DeploymentId | undefined;
+    for (const { report, slotIndex: slot } of this.entries.values()) {
+      if (slot !== slotIndex || report.jobId !== jobId) continue;
+      if (newest === undefined || compareDeployments(report.deployment, newest) > 0) newest = report.deployment;
+    }
+    return newest;
+  }
+
+  slotIndexOf(attemptId: AttemptId): number | undefined {
+    return this.entries.get(attemptId)?.slotIndex;
+  }
+
+  /** Forgets ended attempts of older deployments of the job (A2). */
+  forgetOlder(jobId: JobId, deployment: DeploymentId): void {
+    this.forgetEnded((report) => report.jobId === jobId && compareDeployments(report.deployment, deployment) < 0);
+  }
+
+  /** Forgets the job's ended attempts. Live ones must be ended first (A3). */
+  forgetJob(jobId: JobId): void {
+    this.forgetEnded((report) => report.jobId === jobId);
+  }
+
+  reports(): AttemptReport[] {
+    return [...this.entries.values()].map(({ report }) => report);
+  }
+
+  private forgetEnded(match: (report: AttemptReport) => boolean): void {
+    for (const [attemptId, { report }] of this.entries)
+      if (match(report) && isTerminalExecutionState(report.state)) this.entries.delete(attemptId);
+  }
+}

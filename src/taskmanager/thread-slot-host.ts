@@ -1,0 +1,139 @@
+import type { Clock } from '../kernel/clock.ts';
+import { asError, MillraceError } from '../kernel/errors.ts';
+import { BackgroundTasks } from '../kernel/lifecycle.ts';
+import type { Logger } from '../kernel/log.ts';
+import type { SlotRuntimePort } from '../subtask/slot-runtime-port.ts';
+import type { OpenSlotRequest, SlotHost } from './slot-host.ts';
+import { SlotThread } from './slot-thread.ts';
+
+export interface ThreadSlotHostOptions {
+  /** JavaScript file that calls `runSlotWorker`. */
+  readonly workerUrl: URL;
+  /** Plain data for that file's `prepare`. */
+  readonly workerData: unknown;
+  readonly heapBytes: number;
+  readonly listenHost?: string;
+  readonly advertisedHost?: string;
+  /** Threads kept loaded for slots to come. Default 1. */
+  readonly spareThreads?: number;
+  /** Default 500 ms. */
+  readonly reportIntervalMs?: number;
+  /** How long a thread may take to end by itself before it is terminated. Default 500 ms. */
+  readonly closeGraceMs?: number;
+}
+
+export interface ThreadSlotHostDeps {
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+/**
+ * One worker thread per slot. A thread serves one job and ends with it; a spare one, its code already
+ * loaded, makes the next allocation quick. What user code does to its thread (endless loop, heap full,
+ * `process.exit`) stays in that thread.
+ */
+export class ThreadSlotHost implements SlotHost {
+  /** Loaded or loading. */
+  private readonly spares = new Set<SlotThread>();
+  private readonly threads = new Set<SlotThread>();
+  private readonly background: BackgroundTasks;
+  private closing: Promise<void> | undefined;
+
+  private constructor(
+    private readonly deps: ThreadSlotHostDeps,
+    private readonly options: ThreadSlotHostOptions,
+  ) {
+    this.background = new BackgroundTasks(deps.log);
+  }
+
+  /** Resolves once a first thread has loaded, so that a broken entry file is found at start. */
+  static async start(deps: ThreadSlotHostDeps, options: ThreadSlotHostOptions): Promise<ThreadSlotHost> {
+    const host = new ThreadSlotHost(deps, options);
+    const first = host.createThread();
+    try {
+      await first.loaded;
+    } catch (error) {
+      await host.close();
+      throw new MillraceError('CONFIGURATION', `slot threads cannot start: ${asError(error).message}`, {
+        cause: error,
+      });
+    }
+    if (host.spareTarget > 0) host.spares.add(first);
+    else host.background.run('close first thread', () => first.close());
+    host.refillSpares();
+    return host;
+  }
+
+  async open(request: OpenSlotRequest): Promise<SlotRuntimePort> {
+    if (this.closing !== undefined) throw new MillraceError('CLOSED', 'the slot host is closed');
+    const thread = this.takeSpare() ?? this.createThread();
+    const { name, listenPort, jobId, events } = request;
+    const { listenHost, advertisedHost } = this.options;
+    const hosts = {
+      ...(listenHost === undefined ? {} : { listenHost }),
+      ...(advertisedHost === undefined ? {} : { advertisedHost }),
+    };
+    try {
+      await thread.assign(jobId, { name, listenPort, ...hosts }, events);
+      return thread;
+    } catch (error) {
+      await thread.close();
+      throw error;
+    } finally {
+      this.refillSpares();
+    }
+  }
+
+  close(): Promise<void> {
+    this.closing ??= (async () => {
+      await Promise.all([...this.threads].map((thread) => thread.close()));
+      await this.background.drain();
+    })();
+    return this.closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  private get spareTarget(): number {
+    return this.options.spareThreads ?? 1;
+  }
+
+  private createThread(): SlotThread {
+    const { workerUrl, workerData, heapBytes, reportIntervalMs = 500, closeGraceMs = 500 } = this.options;
+    const thread = new SlotThread(this.deps.clock, {
+      workerUrl,
+      workerData,
+      heapBytes,
+      reportIntervalMs,
+      closeGraceMs,
+    });
+    this.threads.add(thread);
+    this.background.run('forget thread', async () => {
+      await thread.exited;
+      this.threads.delete(thread);
+      this.spares.delete(thread);
+    });
+    return thread;
+  }
+
+  private takeSpare(): SlotThread | undefined {
+    const [spare] = this.spares;
+    if (spare !== undefined) this.spares.delete(spare);
+    return spare;
+  }
+
+  /** A spare that fails to load is not tried again before the next slot is opened: no crash loop. */
+  private refillSpares(): void {
+    while (this.closing === undefined && this.spares.size < this.spareTarget) {
+      const thread = this.createThread();
+      this.spares.add(thread);
+      this.background.run('load spare thread', () =>
+        thread.loaded.catch((error: unknown) => {
+          if (this.closing === undefined) this.deps.log.warn({ err: asError(error) }, 'spare slot thread failed');
+        }),
+      );
+    }
+  }
+}
