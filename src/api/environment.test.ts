@@ -180,7 +180,10 @@ test('a forward() between unequal parallelism is refused when the graph is built
 test('a program without a sink has nothing to run; one without elements does', async () => {
   const { env, captured } = planned();
   env.fromElements(1).map(String);
-  await expect(env.execute()).rejects.toMatchObject({ code: 'INVALID_ARGUMENT', message: /no sink/ });
+  await expect(env.execute()).rejects.toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    message: expect.stringMatching(/no sink/),
+  });
   env.fromElements().print();
   void env.execute('empty');
   await expect.poll(() => captured.map((graph) => graph.name)).toEqual(['empty']);
@@ -247,5 +250,5 @@ test('a plain script may execute several jobs, each holding only what was built 
     ['Source: Collection Source x1', 'Map x2', 'Filter x2', 'Sink: two x2'],
   ]);
   expect(ran[1]?.nodes.map((node) => node.nodeId)).toEqual([1, 2, 3, 4]);
-  await expect(env.execute()).rejects.toMatchObject({ message: /no sink/ });
+  await expect(env.execute()).rejects.toMatchObject({ message: expect.stringMatching(/no sink/) });
 });

@@ -49,12 +49,9 @@ export function currentPlanContext(): PlanContext | undefined {
 
 /** Makes `context` this thread's; returns the function that takes it away again. */
 export function enterPlanContext(context: PlanContext): () => void {
-  const previous = globals[CONTEXT];
   globals[CONTEXT] = context;
   return () => {
-    if (globals[CONTEXT] !== context) return;
-    if (previous === undefined) delete globals[CONTEXT];
-    else globals[CONTEXT] = previous;
+    if (globals[CONTEXT] === context) delete globals[CONTEXT];
   };
 }
 

@@ -16,6 +16,8 @@ export interface ThreadLimits {
 const OUTPUT_CHARS_MAX = 16_384;
 const STACK_MB = 4;
 const MB = 1024 * 1024;
+/** Node's exit code of a thread whose top level still awaits something when nothing is left to wait for. */
+const UNSETTLED_AWAIT = 13;
 
 /**
  * Runs one task in a thread of its own. However it ends, the thread is gone when this settles. What the
@@ -90,6 +92,12 @@ function firstWord(worker: Worker, task: PlanTask, limits: ThreadLimits, output:
       reject(programError('run', error, task));
       settled();
     });
-    worker.once('exit', (code) => fail(`ended its thread (process.exit, code ${code}) before its job was built`));
+    worker.once('exit', (code) =>
+      fail(
+        code === UNSETTLED_AWAIT
+          ? 'did not build its job: it waits for something that can no longer happen'
+          : `ended its thread (process.exit, code ${code}) before its job was built`,
+      ),
+    );
   });
 }

@@ -37,11 +37,11 @@ async function answer(): Promise<PlanAnswer> {
 function failure(thrown: unknown): PlanAnswer {
   const error = asError(thrown);
   const placeUnknown = lacksPlace('load', error.cause ?? error, task);
-  const info = toErrorInfo(error);
+  const { stack } = error;
   return {
     kind: 'failed',
     placeUnknown,
-    error: { ...info, stack: info.stack === undefined ? undefined : relabel(info.stack, task) },
+    error: { ...toErrorInfo(error), stack: stack === undefined ? undefined : relabel(stack, task) },
   };
 }
 

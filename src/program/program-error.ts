@@ -25,8 +25,17 @@ export function programError(phase: ProgramPhase, thrown: unknown, names: Bundle
   const text = `${names.bundleName} ${DOING[phase]}: ${kind}${message}${place === undefined ? '' : ` (${place})`}`;
   const hint = hintFor(error, message);
   const wrapped = new MillraceError('PROGRAM', text, { cause: error, ...(hint === undefined ? {} : { hint }) });
-  wrapped.stack = relabel(`${wrapped.name}: ${text}\nCaused by: ${error.stack ?? message}`, names);
+  wrapped.stack = [`${wrapped.name}: ${text}`, ...framesOf(error, names)].join('\n');
   return wrapped;
+}
+
+/** The user's part of the stack: what called the program is ours and tells him nothing. */
+function framesOf(error: Error, names: BundleNames): string[] {
+  const frames = relabel(error.stack ?? '', names)
+    .split('\n')
+    .filter((line) => /^\s+at /.test(line));
+  const last = frames.findLastIndex((line) => line.includes(`${names.bundleName}:`));
+  return last === -1 ? frames : frames.slice(0, last + 1);
 }
 
 /** A SyntaxError of `import()` does not say where; see `locate-syntax-error.ts`. */

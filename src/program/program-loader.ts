@@ -35,9 +35,6 @@ export interface BundleLoaderOptions {
  */
 export class BundleProgramLoader implements ProgramLoader {
   private readonly folder: BundleFolder;
-  private last: Promise<unknown> = Promise.resolve();
-  /** How often a module that runs its job while loading was imported: a module is evaluated once per URL. */
-  private readonly selfRunning = new Map<string, number>();
 
   constructor(
     private readonly deps: BundleLoaderDeps,
@@ -53,39 +50,46 @@ export class BundleProgramLoader implements ProgramLoader {
         hint: 'A job with inline functions can only run in the process that made them.',
       });
     }
-    const onDisk = await this.folder.materialise(bundle.digest, () => this.deps.fetchBundle(bundle));
-    const { graph: built } = await this.exclusively(() => this.run(graph, bundle, onDisk));
+    const { graph: built } = await this.run(graph, bundle);
     const program = toUserProgram(built);
     if (program.plan.fingerprint !== graph.fingerprint) throw differentGraph(graph, program);
     return program;
   }
 
-  private async run(
-    graph: JobGraph,
-    bundle: ObjectBundleRef,
-    onDisk: { readonly moduleUrl: string; readonly libraryUrl: string },
-  ): Promise<EntryResult> {
-    const loads = this.selfRunning.get(onDisk.moduleUrl);
+  /** Removes the cached file of a bundle; what has been loaded stays. Another load fetches it again. */
+  async forget(bundle: ObjectBundleRef): Promise<void> {
+    await this.folder.remove(bundle.digest);
+  }
+
+  private async run(graph: JobGraph, bundle: ObjectBundleRef): Promise<EntryResult> {
+    const { moduleUrl, libraryUrl } = await this.folder.materialise(bundle.digest, () => this.deps.fetchBundle(bundle));
+    const url = reusableUrls.get(moduleUrl) ?? freshUrl(moduleUrl);
     const result = await runEntry({
       bundleName: `the program of "${graph.name}"`,
-      moduleUrl: loads === undefined ? onDisk.moduleUrl : `${onDisk.moduleUrl}?load=${loads}`,
-      libraryUrl: onDisk.libraryUrl,
+      moduleUrl: url,
+      libraryUrl,
       entryClass: bundle.entryClass,
       args: bundle.args,
       defaults: { parallelism: bundle.parallelism ?? 1, config: graph.config },
       clock: this.deps.clock,
       timeoutMs: this.options.timeoutMs,
     });
-    if (result.ranWhileLoading) this.selfRunning.set(onDisk.moduleUrl, (loads ?? 0) + 1);
+    if (!result.ranWhileLoading) reusableUrls.set(moduleUrl, url);
     return result;
   }
+}
 
-  private exclusively<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.last.then(work);
-    // Only the order matters here; the failure is `result`'s and belongs to the caller.
-    this.last = result.catch(() => {});
-    return result;
-  }
+/**
+ * A thread evaluates a module once per URL and never forgets it. A module whose `main` is called may be
+ * used again; one that runs its job while it is loaded, or that failed, must be loaded afresh, under
+ * another URL. (Each such load stays in the thread's memory: a reason to export `main`.)
+ */
+const reusableUrls = new Map<string, string>();
+let freshUrls = 0;
+
+function freshUrl(moduleUrl: string): string {
+  freshUrls++;
+  return `${moduleUrl}?load=${freshUrls}`;
 }
 
 function differentGraph(planned: JobGraph, built: UserProgram): MillraceError {

@@ -40,33 +40,43 @@ const EXPORTS_AFTER_EXECUTE_MS = 20;
  *
  * The entry is the export named `entryClass`, else `main`, else the default export, else the module
  * itself. It is called with an environment and the arguments. It may call `execute` itself, which then
- * never returns, or just build and return. One run at a time in a thread; the caller sees to that and to
- * a time limit.
+ * never returns, or just build and return. One run at a time in a thread: others wait
+ * for their turn.
  */
 export async function runEntry(request: EntryRequest): Promise<EntryResult> {
-  const run = new Run(request);
-  try {
-    return await withTimeout(request, run.result());
-  } finally {
-    run.end();
-  }
+  return exclusively(async () => {
+    const run = new Run(request);
+    try {
+      return await withTimeout(request, run.result());
+    } finally {
+      run.end();
+    }
+  });
+}
+
+/** The thread's one turn at having an execution context: programs run at once would build each other's jobs. */
+let lastTurn: Promise<unknown> = Promise.resolve();
+
+function exclusively<T>(work: () => Promise<T>): Promise<T> {
+  const result = lastTurn.then(work);
+  // Only the order matters here; the failure is `result`'s and belongs to the caller.
+  lastTurn = result.catch(() => {});
+  return result;
 }
 
 /** The exported functions that could be run. Also runs what the module does by itself, and forgets it. */
-export async function listEntries(
-  request: EntryRequest,
-): Promise<{ readonly entries: readonly string[]; readonly ranWhileLoading: boolean }> {
-  const run = new Run(request);
-  try {
-    const loaded = await run.load();
-    const entries = loaded.module === undefined ? [] : entriesOf(loaded.module);
-    if (entries.length > 0 || loaded.graph !== undefined)
-      return { entries, ranWhileLoading: loaded.graph !== undefined };
-    await run.lateGraph();
-    return { entries, ranWhileLoading: true };
-  } finally {
-    run.end();
-  }
+export async function listEntries(request: EntryRequest): Promise<{ readonly entries: readonly string[] }> {
+  return exclusively(async () => {
+    const run = new Run(request);
+    try {
+      const loaded = await run.load();
+      const entries = loaded.module === undefined ? [] : entriesOf(loaded.module);
+      if (entries.length === 0 && loaded.graph === undefined) await run.lateGraph();
+      return { entries };
+    } finally {
+      run.end();
+    }
+  });
 }
 
 class Run {
