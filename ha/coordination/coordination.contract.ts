@@ -190,11 +190,17 @@ export function coordinationContract(subjectOf: () => Promise<ContractSubject>):
     expect((await a.list('')).entries).toEqual([]);
   });
 
-  test('a listing of many large values is whole and of one revision', async () => {
+  test('a listing of large values, or of very many, is whole, in order and of one revision', async () => {
     const value = 'x'.repeat(60_000);
     for (let i = 0; i < 10; i++)
       await a.txn({ guards: [], then: Array.from({ length: 10 }, (_, j) => put(`big/${i}${j}`, value)) });
     const { entries, revision } = await b.list('big/');
+    for (let i = 0; i < 10; i++)
+      await a.txn({ guards: [], then: Array.from({ length: 120 }, (_, j) => put(`many/${i}-${j}`, String(j))) });
+    const many = await b.list('many/');
+    expect(many.entries).toHaveLength(1_200);
+    expect(new Set(many.entries.map((entry) => entry.key)).size).toBe(1_200);
+    expect(many.entries.map((entry) => entry.key)).toEqual(many.entries.map((entry) => entry.key).sort());
     expect(entries).toHaveLength(100);
     expect(entries.at(-1)?.modRevision).toBe(revision);
     expect(entries.every((entry) => entry.value === value)).toBe(true);
@@ -334,6 +340,16 @@ export function coordinationContract(subjectOf: () => Promise<ContractSubject>):
     const next = await a.txn({ guards: [], then: [put('w/new', 'v')] });
     await until('the next change', () => seen.length > 1);
     expect(seen[1]).toMatchObject({ kind: 'put', revision: next.revision });
+  });
+
+  test('C4: a watch from a revision that the store never had (it was restored or made anew) is reset', async () => {
+    const { revision } = await a.txn({ guards: [], then: [put('w', 'v')] });
+    const seen = watching(b, 'w', revision + 1_000n);
+    await until('the reset', () => seen.length > 0);
+    expect(seen[0]).toMatchObject({ kind: 'reset', listing: { entries: [{ key: 'w', value: 'v' }], revision } });
+    await a.txn({ guards: [], then: [put('w', 'next')] });
+    await until('the next change', () => seen.length > 1);
+    expect(values(seen)).toEqual(['next']);
   });
 
   test('C4: a watch that has kept up is not disturbed by compaction', async () => {

@@ -403,11 +403,16 @@ describe('log-in and encryption', () => {
       await client.revokeLease(lease.id);
       await until('the deletion', () => seen.length === 1);
 
+      const onlyWatching = connect({ endpoints, namespace: '/mine/', auth });
+      const seenByIt = watching(onlyWatching, 'k', revision);
+      await until('the deletion', () => seenByIt.length === 1);
+
       // The server forgets tokens when it restarts.
       await secured.member(0).restart();
       await until('the client to log in again', () => client.list('').then(() => true));
       await client.txn({ guards: [], then: [put('k', 'again')] });
       await until('the watch to log in again', () => seen.some((event) => event.kind === 'put'));
+      await until('the other watch to log in again', () => seenByIt.some((event) => event.kind === 'put'));
 
       const stranger = connect({ endpoints, namespace: '/mine/', auth: { ...auth, password: 'wrong-password' } });
       const refusal = await stranger

@@ -257,7 +257,8 @@ class MemoryTables implements Tables {
 
   changesAfter(after: Revision): readonly ChangeSet[] | undefined {
     const revision = after < 1n ? 1n : after;
-    if (revision < this.compacted) return undefined;
+    // A watcher ahead of the store knew another one: it must start over.
+    if (revision < this.compacted || revision > this.current) return undefined;
     return this.history.slice(Number(revision - this.compacted));
   }
 }

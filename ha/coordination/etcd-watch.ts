@@ -1,5 +1,6 @@
 import type { IDuplexStream, IWatchRequest, IWatchResponse } from 'etcd3';
 import type { Clock, Timer } from '../../src/kernel/clock.ts';
+import { present } from '../../src/kernel/assert.ts';
 import { asError } from '../../src/kernel/errors.ts';
 import type { BackgroundTasks } from '../../src/kernel/lifecycle.ts';
 import type { Listing, Revision, Watch, WatchEvent } from './coordination.ts';
@@ -25,6 +26,8 @@ type WatchStream = IDuplexStream<IWatchRequest, IWatchResponse>;
 
 /** Constant: a watch that waits longer and longer is blind just when the cluster comes back. */
 const RECONNECT_MS = 100;
+const LOG_IN_MS = 1_000;
+const COMPACTED = 'compacted';
 
 /**
  * One watch over one stream at a time.
@@ -59,16 +62,18 @@ export class EtcdWatch implements Watch {
   }
 
   private async run(): Promise<void> {
-    for (let attempt = 0; !this.closed; attempt++) {
-      const members = this.options.members.inOrder();
-      const member = members[attempt % members.length] as EtcdMember;
+    while (!this.closed) {
+      const member = present(this.options.members.inOrder()[0], 'a member');
       const reason = await this.streamFrom(member);
-      if (reason === 'compacted') {
+      if (reason === COMPACTED) {
         await this.reset();
         continue;
       }
       this.disconnected(reason);
-      await this.wait();
+      // A token that has expired looks like a missing permission here. Log-ins are dear to etcd.
+      const refused = /permission denied|invalid auth token/.test(reason);
+      if (refused) member.logInAgain();
+      await this.wait(refused ? LOG_IN_MS : RECONNECT_MS);
     }
   }
 
@@ -76,7 +81,10 @@ export class EtcdWatch implements Watch {
   private async streamFrom(member: EtcdMember): Promise<string> {
     const { codec, prefix, deadlineMs, clock, members } = this.options;
     const opened = await member.stream<IWatchRequest, IWatchResponse>('Watch', 'watch', deadlineMs);
-    if (opened.kind === 'failure') return opened.failure.details;
+    if (opened.kind === 'failure') {
+      members.suspect(member);
+      return opened.failure.details;
+    }
     const stream = opened.answer;
     if (this.closed) {
       stream.cancel();
@@ -87,7 +95,10 @@ export class EtcdWatch implements Watch {
       const forget = members.onSuspect((one) => {
         if (one === member) end(`${member.endpoint} does not answer`);
       });
-      const setUp = clock.schedule(deadlineMs, () => end(`${member.endpoint} did not set up the watch`));
+      const setUp = clock.schedule(deadlineMs, () => {
+        end(`${member.endpoint} did not set up the watch`);
+        members.suspect(member);
+      });
       const end = (reason: string) => {
         if (ended) return;
         ended = true;
@@ -97,12 +108,18 @@ export class EtcdWatch implements Watch {
         resolve(reason);
       };
       this.stop = end;
-      stream.on('error', (error) => end(error.message));
-      stream.on('end', () => end('the stream ended'));
+      const broke = (reason: string) => {
+        if (ended) return;
+        end(reason);
+        // Put last, or the next stream might go to the member that has just gone.
+        if (!this.closed) members.suspect(member);
+      };
+      stream.on('error', (error) => broke(error.message));
+      stream.on('end', () => broke('the stream ended'));
       stream.on('data', (response) => {
         if (ended) return;
         if (response.canceled) {
-          end(BigInt(response.compact_revision) > 0n ? 'compacted' : `etcd cancelled it: ${response.cancel_reason}`);
+          end(BigInt(response.compact_revision) > 0n ? COMPACTED : `etcd cancelled it: ${response.cancel_reason}`);
           return;
         }
         if (response.created) {
@@ -139,7 +156,7 @@ export class EtcdWatch implements Watch {
     this.options.tasks.run('check revision', async () => {
       try {
         const { revision } = await this.options.list(this.options.prefix);
-        if (revision < this.last) end('compacted');
+        if (revision < this.last) end(COMPACTED);
       } catch (error) {
         // Not known: start over rather than wait on a stream that may be deaf.
         end(`cannot tell whether etcd went back: ${asError(error).message}`);
@@ -157,7 +174,7 @@ export class EtcdWatch implements Watch {
         return;
       } catch (error) {
         this.disconnected(asError(error).message);
-        await this.wait();
+        await this.wait(RECONNECT_MS);
       }
     }
   }
@@ -172,11 +189,11 @@ export class EtcdWatch implements Watch {
     if (!this.closed) this.options.listener(event);
   }
 
-  private wait(): Promise<void> {
+  private wait(ms: number): Promise<void> {
     if (this.closed) return Promise.resolve();
     return new Promise((resolve) => {
       this.wake = resolve;
-      this.pause = this.options.clock.schedule(RECONNECT_MS, resolve);
+      this.pause = this.options.clock.schedule(ms, resolve);
     });
   }
 }

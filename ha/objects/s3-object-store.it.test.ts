@@ -212,15 +212,20 @@ describe('a server that fails', () => {
     const { store, proxy } = await proxied();
     const keys = Array.from({ length: 50 }, (_, i) => `d/${i}`);
     await Promise.all([...keys, 'kept'].map((key) => store.put(key, bytesOf(1))));
-    let refused = 0;
+    const requests = { together: 0, single: 0 };
+    let able = true;
     proxy.meddle = ({ method, url }) => {
+      if (method === 'DELETE') requests.single++;
       if (method !== 'POST' || !url.includes('delete')) return undefined;
-      refused++;
-      return { status: 400 };
+      requests.together++;
+      return able ? undefined : { status: 400 };
     };
-    await store.delete(keys.slice(0, 25));
+    await store.delete(keys.slice(0, 10));
+    expect(requests).toEqual({ together: 1, single: 0 });
+    able = false;
+    await store.delete(keys.slice(10, 25));
     await store.delete(keys.slice(25));
-    expect(refused).toBe(1);
+    expect(requests).toEqual({ together: 2, single: 40 });
     expect(await keysOf(store, '')).toEqual(['kept']);
   });
 

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import {
   AbortMultipartUploadCommand,
   DeleteObjectCommand,
@@ -97,6 +98,8 @@ export class S3ObjectStore implements ObjectStore, S3Calls {
   ) {
     const { bucket, prefix = '', credentials } = options;
     checkOptions(options);
+    // One listener for each call that is on its way.
+    setMaxListeners(0, this.stopped.signal);
     this.root = prefix === '' ? '' : `${prefix}/`;
     this.description = `s3://${bucket}${prefix === '' ? '' : `/${prefix}`}`;
     this.timeoutMs = options.timeoutMs ?? 10_000;
