@@ -12,8 +12,10 @@ import type { Closeable } from '../../src/kernel/lifecycle.ts';
  *       after the last answered grant or keepalive (measured from when that call was *sent*).
  *   C4. A watch delivers every change of its range after `afterRevision`, once, in order of revision,
  *       or says 'reset' with a full listing when changes were compacted away. A gap is never silent.
- *   C5. A lost answer is an `UNKNOWN_OUTCOME` error for `txn` (it may have happened); `UNAVAILABLE`
- *       means that nothing happened. No adapter retries a transaction whose outcome is unknown.
+ *   C5. A lost answer is an `UNKNOWN_OUTCOME` error for `txn` and `revokeLease` (it may have happened);
+ *       `UNAVAILABLE` means that nothing happened. No adapter retries a transaction whose outcome is
+ *       unknown. The other calls are `UNAVAILABLE` in both cases: a renewal or a grant whose answer was
+ *       lost may have been made, but only makes a lease live longer that nobody counts on.
  *   C6. Every call ends within the adapter's deadline (default 1 s), also when nobody answers.
  */
 export interface Coordination extends Closeable {
@@ -21,6 +23,11 @@ export interface Coordination extends Closeable {
   readonly description: string;
   get(key: string): Promise<Entry | undefined>;
   list(prefix: string): Promise<Listing>;
+  /**
+   * Rejects, with nothing changed, with `INVALID_ARGUMENT` when it breaks a limit or puts a key that
+   * it also puts or deletes elsewhere in the same branch, and with `NOT_FOUND` when it binds a key
+   * to a lease that has expired.
+   */
   txn(transaction: Transaction): Promise<TxnResult>;
   grantLease(ttlMs: number): Promise<Lease>;
   /** Resolves with the new TTL; rejects with `NOT_FOUND` when the lease has expired or was revoked. */
@@ -29,7 +36,8 @@ export interface Coordination extends Closeable {
   revokeLease(lease: LeaseId): Promise<void>;
   /**
    * Watches all keys that start with `prefix`, from `afterRevision` (exclusive; from a listing).
-   * Outages are bridged inside; `close` ends it. The listener must not throw.
+   * Outages are bridged inside; `close` ends it. The listener must not throw. A revision that the
+   * store has compacted away, or never had (it was restored or made anew), gives a 'reset'.
    */
   watch(prefix: string, afterRevision: Revision, listener: (event: WatchEvent) => void): Watch;
 }
@@ -37,7 +45,10 @@ export interface Coordination extends Closeable {
 export type Revision = bigint;
 export type LeaseId = string;
 
-/** Keys are `/`-separated paths of `[A-Za-z0-9._/-]`, values UTF-8 text under 64 KiB (see `MAX_VALUE_BYTES`). */
+/**
+ * Keys are `/`-separated paths of `[A-Za-z0-9._/-]`, at most 512 characters; values are UTF-8 text of
+ * at most 64 KiB (`MAX_VALUE_BYTES`). A transaction holds at most 1 MiB (`MAX_TXN_BYTES`).
+ */
 export interface Entry {
   readonly key: string;
   readonly value: string;

@@ -13,7 +13,7 @@ import type { Closeable } from '../kernel/lifecycle.ts';
 export interface ObjectStore extends Closeable {
   /** For logs and messages; never holds credentials. Example: `s3://bucket/prefix`, `file:/data`. */
   readonly description: string;
-  /** Resolves once durable. Keys are relative paths of `[A-Za-z0-9._/-]`, no `..`, at most 512 characters. */
+  /** Resolves once durable. Keys are relative paths of `[A-Za-z0-9._/-]`, no `..`, at most 512 characters and 200 between slashes. */
   put(key: string, bytes: Uint8Array, signal?: AbortSignal): Promise<void>;
   get(key: string, signal?: AbortSignal): Promise<Uint8Array>;
   /** `length` bytes from `offset`; shorter at the object's end. */
