@@ -7,5 +7,5 @@ import { textFileSource } from '../connectors/text-file-source.ts';
 export const builtinConnectors: BuiltinConnectors = {
   collection: (items) => collectionSource(items),
   textFile: (path) => textFileSource(path),
-  print: (prefix) => printSink(prefix === undefined ? {} : { prefix }),
+  print: (prefix) => printSink(prefix === undefined ? {} : { identifier: prefix }),
 };

@@ -17,7 +17,7 @@ export function useCluster(jobId: string | undefined): ClusterState {
       if (!open) return;
       latest.current = next;
       setState(next);
-      timer = window.setTimeout(round, next.connection.kind === 'live' ? EVERY_MS : EVERY_MS_IN_TROUBLE);
+      timer = window.setTimeout(() => void round(), next.connection.kind === 'live' ? EVERY_MS : EVERY_MS_IN_TROUBLE);
     };
     void round();
     return () => {
