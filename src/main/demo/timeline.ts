@@ -6,7 +6,9 @@ export interface Timeline {
   readonly what: string;
   readonly detectedMs: number | undefined;
   readonly electedMs: number | undefined;
+  /** Its tasks were sent out again, from the newest checkpoint. */
   readonly recoveredMs: number | undefined;
+  /** All its tasks run. */
   readonly runningMs: number | undefined;
 }
 
@@ -14,7 +16,12 @@ export interface Timeline {
  * Reads the timeline of one failover from the survivors' logs: they carry the wall-clock times of one
  * machine, which are comparable, and are written when the thing happens, not when somebody asks.
  */
-export function readTimeline(cluster: LocalCluster, what: string, jobId: string, killedAtMs: number): Timeline {
+export function readTimeline(
+  cluster: LocalCluster,
+  what: string,
+  jobId: string,
+  killedAtMs: number,
+): Omit<Timeline, 'runningMs'> {
   const lines = cluster.masters
     .flatMap((master) => logLines(master.process.log()))
     .filter((line) => line.time >= killedAtMs)
@@ -23,13 +30,11 @@ export function readTimeline(cluster: LocalCluster, what: string, jobId: string,
     const line = lines.find(test);
     return line === undefined ? undefined : line.time - killedAtMs;
   };
-  const ofJob = (line: LogLine) => line.jobId === jobId;
   return {
     what,
     detectedMs: first((line) => line.msg === 'leader lost' || line.msg === 'taskmanager lost'),
     electedMs: first((line) => line.msg === 'leadership granted'),
-    recoveredMs: first((line) => ofJob(line) && line.msg === 'job restored'),
-    runningMs: first((line) => ofJob(line) && line.msg === 'job state changed' && line.to === 'RUNNING'),
+    recoveredMs: first((line) => line.jobId === jobId && line.msg === 'job deployed'),
   };
 }
 
