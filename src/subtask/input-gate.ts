@@ -27,7 +27,9 @@ export class InputGate {
   private readonly channels: GateChannel[];
   private readonly ready: number[] = [];
   private readonly events: GateEvent[] = [];
+  /** Channels that may bring records, and those that may bring anything. */
   private ongoing: number;
+  private streaming: number;
   private closed = false;
 
   constructor(
@@ -43,6 +45,7 @@ export class InputGate {
       endOfData: false,
     }));
     this.ongoing = channels;
+    this.streaming = channels;
   }
 
   /** Gives a channel its input once the producer has accepted. What already came is looked at. */
@@ -92,6 +95,11 @@ export class InputGate {
     this.wake();
   }
 
+  /** Every producer has finished and its end was read. */
+  get finished(): boolean {
+    return this.streaming === 0;
+  }
+
   /** Messages held on this side, over all channels. */
   get queued(): number {
     return this.channels.reduce((sum, { input }) => sum + (input?.queued ?? 0), 0);
@@ -117,6 +125,7 @@ export class InputGate {
         return;
       case 'end-of-stream':
         this.endOfData(index);
+        this.streaming--;
         this.apply(this.aligner.ended(index, nowMs));
         return;
       default:

@@ -61,7 +61,7 @@ export class SubtaskLoop implements Runnable {
 
   constructor(private readonly spec: SubtaskLoopSpec) {}
 
-  /** For sources: the barrier is inserted as soon as the outputs have room. Gives the triggers given up. */
+  /** The barrier is inserted as soon as the outputs have room. Gives the triggers given up for it. */
   trigger(barrier: CheckpointBarrier): readonly CheckpointBarrier[] {
     this.triggers.push(barrier);
     this.spec.wake();
@@ -122,11 +122,7 @@ export class SubtaskLoop implements Runnable {
 
   /** One unit of work; false when there is none. */
   private step(): boolean {
-    const trigger = this.triggers.shift();
-    if (trigger !== undefined) {
-      this.spec.onCheckpoint(trigger, 0);
-      return true;
-    }
+    if (this.takeTrigger()) return true;
     const { input } = this.spec;
     if (input.kind === 'source') return this.poll(input.source);
     if (this.batch !== undefined) {
@@ -134,8 +130,18 @@ export class SubtaskLoop implements Runnable {
       return true;
     }
     const event = input.gate.next(this.nowMs);
-    if (event === undefined) return false;
+    // The last end of stream is no event, and it may be what a trigger waits for.
+    if (event === undefined) return this.takeTrigger();
     this.handle(event, input.decoderOf);
+    return true;
+  }
+
+  /** A task with inputs begins a checkpoint itself once all its producers have finished: no barrier can come then. */
+  private takeTrigger(): boolean {
+    const { input } = this.spec;
+    if (this.triggers.length === 0 || (input.kind === 'gate' && !input.gate.finished)) return false;
+    const trigger = this.triggers.shift();
+    if (trigger !== undefined) this.spec.onCheckpoint(trigger, 0);
     return true;
   }
 

@@ -91,6 +91,7 @@ export class Subtask {
   private loop: SubtaskLoop | undefined;
   private checkpoints: CheckpointExecutor | undefined;
   private endOfData = false;
+  private lastCheckpointId = 0;
   /** The first checkpoint taken at or after the end of the data. */
   private finalCheckpointId: number | undefined;
   private graceTimer: Timer | undefined;
@@ -174,13 +175,6 @@ export class Subtask {
     const { checkpointId } = barrier;
     if (this.state !== 'RUNNING' || this.loop === undefined || this.ending !== undefined) {
       this.decline(checkpointId, new MillraceError('CONFLICT', `the task is ${this.state}, not RUNNING`));
-      return;
-    }
-    if (this.gate !== undefined) {
-      this.decline(
-        checkpointId,
-        new MillraceError('INVALID_ARGUMENT', 'only sources can be told to begin a checkpoint'),
-      );
       return;
     }
     for (const dropped of this.loop.trigger(barrier)) {
@@ -269,6 +263,8 @@ export class Subtask {
 
   private performCheckpoint(barrier: CheckpointBarrier, alignmentMs: number): void {
     const { checkpointId } = barrier;
+    if (checkpointId <= this.lastCheckpointId) return;
+    this.lastCheckpointId = checkpointId;
     if (this.endOfData) this.finalCheckpointId ??= checkpointId;
     this.checkpoints?.perform(barrier, alignmentMs);
   }

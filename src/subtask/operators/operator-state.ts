@@ -17,8 +17,12 @@ export async function openOperatorState(context: OperatorContext): Promise<Opera
 }
 
 /** The state as it is now. */
-export function cutOperatorState(context: OperatorContext, state: OperatorStateBackend): OperatorCut {
-  const pending = state.snapshot();
+export function cutOperatorState(
+  context: OperatorContext,
+  state: OperatorStateBackend,
+  checkpointId: number,
+): OperatorCut {
+  const pending = state.snapshot(checkpointId);
   return {
     write: async (signal) => {
       const { handles, bytes } = await pending.write(signal);

@@ -50,8 +50,8 @@ export class ReduceOperator implements SubtaskOperator {
     }
   }
 
-  snapshot(): OperatorCut {
-    const pending = present(this.backend, 'the state of an open operator').snapshot();
+  snapshot(checkpointId: number): OperatorCut {
+    const pending = present(this.backend, 'the state of an open operator').snapshot(checkpointId);
     return {
       write: async (signal) => {
         const { handles, bytes } = await pending.write(signal);

@@ -70,7 +70,7 @@ export class SourceOperator implements SubtaskOperator {
     }
   }
 
-  snapshot(): OperatorCut {
+  snapshot(checkpointId: number): OperatorCut {
     const state = present(this.state, 'the state of an open source');
     let splits: readonly unknown[];
     try {
@@ -79,7 +79,7 @@ export class SourceOperator implements SubtaskOperator {
       throw operatorError(this.site, 'to snapshot its splits', error);
     }
     state.update(SPLITS, 'SPLIT', splits);
-    return cutOperatorState(this.context, state);
+    return cutOperatorState(this.context, state, checkpointId);
   }
 
   checkpointCompleted(): Promise<void> {

@@ -83,7 +83,7 @@ export class TwoPhaseSinkOperator implements SubtaskOperator {
         const items = this.prepared.filter((prepared) => prepared.checkpointId <= checkpointId);
         const state = present(this.state, 'the state of an open sink');
         state.update(COMMITTABLES, 'SPLIT', items);
-        return cutOperatorState(this.context, state).write(signal);
+        return cutOperatorState(this.context, state, checkpointId).write(signal);
       },
       discard: () => undefined,
     };

@@ -1,0 +1,248 @@
+import { MemoryObjectStore } from '../../../ha/objects/memory-object-store.ts';
+import { until } from '../../../test-support/until.ts';
+import { StreamExecutionEnvironment } from '../../api/environment.ts';
+import type { CheckpointMetadata } from '../../contracts/checkpoint.ts';
+import type { JobGraph } from '../../contracts/job-graph.ts';
+import type { AttemptReport, CheckpointAck, CheckpointDecline, SlotDeployment } from '../../contracts/task.ts';
+import { assignState } from '../../checkpoint/assign-state.ts';
+import { buildSlotDeployments, expandJobGraph, type ExecutionPlan, type TaskKey } from '../../graph/execution-graph.ts';
+import { isTerminalExecutionState } from '../../contracts/job-status.ts';
+import { SystemClock } from '../../kernel/clock.ts';
+import {
+  type AllocationId,
+  asAllocationId,
+  asAttemptId,
+  asFencingToken,
+  asJobId,
+  type DeploymentId,
+  deploymentId,
+} from '../../kernel/ids.ts';
+import { silentLogger } from '../../kernel/log.ts';
+import { SystemRandom } from '../../kernel/random.ts';
+import { InlinePrograms } from '../../program/inline-programs.ts';
+import { enumerateSplits, toUserProgram } from '../../program/program-graph.ts';
+import { createStateBackends } from '../../state/state-backends.ts';
+import { SlotRuntime, type SlotRuntimeOptions } from '../slot-runtime.ts';
+
+export const TEST_JOB = asJobId('5'.repeat(32));
+const clock = new SystemClock();
+const random = new SystemRandom();
+
+export interface TestProgram {
+  readonly graph: JobGraph;
+  readonly plan: ExecutionPlan;
+}
+
+/** The worker's and the master's part around real engines, sockets and state: deploys, triggers, collects. */
+export class SlotCluster {
+  readonly programs = new InlinePrograms();
+  readonly acks: CheckpointAck[] = [];
+  readonly declines: CheckpointDecline[] = [];
+  readonly history: AttemptReport[] = [];
+  runtimes: SlotRuntime[] = [];
+  private deployments = 0;
+  constructor(readonly objects: MemoryObjectStore = new MemoryObjectStore(clock)) {}
+
+  private current: { readonly deployment: DeploymentId; readonly slots: readonly SlotDeployment[] } | undefined;
+
+  async addSlots(count: number, options: Partial<SlotRuntimeOptions> = {}): Promise<void> {
+    for (let i = 0; i < count; i++) {
+      this.runtimes.push(
+        await SlotRuntime.start(
+          {
+            clock,
+            random,
+            log: silentLogger,
+            programs: this.programs,
+            stateBackends: createStateBackends({ objects: this.objects }, { memoryThresholdBytes: 256 }),
+            events: {
+              taskState: (report) => void this.history.push(structuredClone(report)),
+              checkpointAck: (ack) => void this.acks.push(structuredClone(ack)),
+              checkpointDecline: (decline) => void this.declines.push(structuredClone(decline)),
+              crashed: () => undefined,
+            },
+          },
+          { name: `slot-${this.runtimes.length}`, ...options },
+        ),
+      );
+    }
+  }
+
+  async program(main: (env: StreamExecutionEnvironment) => void): Promise<TestProgram> {
+    const env = StreamExecutionEnvironment.getExecutionEnvironment();
+    main(env);
+    const stream = env.getStreamGraph('test job');
+    const program = toUserProgram(stream, await enumerateSplits(stream));
+    const programId = random.hex(8);
+    this.programs.add(programId, program);
+    const graph: JobGraph = {
+      ...program.plan,
+      jobId: TEST_JOB,
+      bundle: { kind: 'inline', programId },
+      submittedWallMs: 0,
+    };
+    return { graph, plan: expandJobGraph(graph) };
+  }
+
+  slotDeployments({ graph, plan }: TestProgram, restore?: CheckpointMetadata): readonly SlotDeployment[] {
+    const deployment = deploymentId(asFencingToken(1n), ++this.deployments);
+    const states = new Map(graph.vertices.map((vertex) => [vertex.id, restore && assignState(restore, vertex)]));
+    const attempts = new Map<TaskKey, { attemptId: ReturnType<typeof asAttemptId>; attemptNumber: number }>(
+      plan.tasks.map(({ key }) => [key, { attemptId: asAttemptId(random.hex(16)), attemptNumber: this.deployments }]),
+    );
+    const allocations = new Map(
+      this.runtimes.map((runtime, i) => [i, { allocationId: allocationOf(i), dataAddress: runtime.dataAddress }]),
+    );
+    const bySlot = buildSlotDeployments(plan, {
+      deployment,
+      allocations,
+      attempts,
+      restore: (vertexId, subtaskIndex) =>
+        restore && {
+          checkpointId: restore.checkpointId,
+          operators: [...(states.get(vertexId)?.[subtaskIndex] ?? [])],
+        },
+    });
+    return [...bySlot.values()];
+  }
+
+  async deploy(program: TestProgram, restore?: CheckpointMetadata): Promise<void> {
+    const slots = this.slotDeployments(program, restore);
+    const deployment = slots[0]?.deployment as DeploymentId;
+    this.current = { deployment, slots };
+    await Promise.all(slots.map((slot) => this.runtimeOf(slot).submit(slot)));
+  }
+
+  runtimeOf(slot: SlotDeployment): SlotRuntime {
+    return this.runtimes[Number.parseInt(slot.allocationId, 16)] as SlotRuntime;
+  }
+
+  get deployment(): DeploymentId {
+    return this.current?.deployment as DeploymentId;
+  }
+
+  /** The newest report of each attempt of the present deployment. */
+  reports(): readonly AttemptReport[] {
+    return this.runtimes.flatMap((runtime) => runtime.attempts()).filter((r) => r.deployment === this.deployment);
+  }
+
+  async running(): Promise<void> {
+    await until(
+      'all tasks to run',
+      () => {
+        this.throwFailure();
+        return this.reports().every(({ state }) => state === 'RUNNING');
+      },
+      { everyMs: 5, timeoutMs: 5_000 },
+    );
+  }
+
+  async ended(): Promise<readonly AttemptReport[]> {
+    await until('all tasks to end', () => this.reports().every(({ state }) => isTerminalExecutionState(state)), {
+      everyMs: 5,
+      timeoutMs: 5_000,
+    });
+    return this.reports();
+  }
+
+  async endOfData(): Promise<void> {
+    await until(
+      'the end of all data',
+      () => {
+        this.throwFailure();
+        return this.reports().every(({ endOfData }) => endOfData);
+      },
+      { everyMs: 5, timeoutMs: 5_000 },
+    );
+  }
+
+  private throwFailure(): void {
+    const failed = this.reports().find(({ state }) => state === 'FAILED');
+    if (failed !== undefined) throw new Error(failed.error?.stack ?? 'failed');
+  }
+
+  trigger(checkpointId: number): void {
+    for (const slot of this.current?.slots ?? []) {
+      const sources = slot.tasks.filter(({ inputs }) => inputs.length === 0);
+      this.runtimeOf(slot).triggerCheckpoint({
+        attemptIds: sources.map(({ attemptId }) => attemptId),
+        deployment: slot.deployment,
+        checkpointId,
+        timestampMs: 0,
+        options: { kind: 'CHECKPOINT', aligned: true, alignedTimeoutMs: 0 },
+      });
+    }
+  }
+
+  /** Triggers and waits for every task's word. */
+  async checkpoint({ graph, plan }: TestProgram, checkpointId: number): Promise<CheckpointMetadata> {
+    this.trigger(checkpointId);
+    const acksOf = () =>
+      this.acks.filter((ack) => ack.checkpointId === checkpointId && ack.deployment === this.deployment);
+    await until(
+      `checkpoint ${checkpointId}`,
+      () => {
+        const declined = this.declines.find((decline) => decline.checkpointId === checkpointId);
+        if (declined !== undefined) throw new Error(declined.reason.stack ?? declined.reason.message);
+        return acksOf().length === plan.tasks.length;
+      },
+      { everyMs: 2, timeoutMs: 5_000 },
+    );
+    return {
+      formatVersion: 1,
+      jobId: TEST_JOB,
+      checkpointId,
+      kind: 'CHECKPOINT',
+      deployment: this.deployment,
+      triggerWallMs: 0,
+      completedWallMs: 0,
+      stateBytes: 0,
+      graphFingerprint: graph.fingerprint,
+      operators: graph.vertices.flatMap((vertex) =>
+        vertex.operators.map(({ id: operatorId }) => ({
+          operatorId,
+          parallelism: vertex.parallelism,
+          maxParallelism: vertex.maxParallelism,
+          subtasks: Array.from(
+            { length: vertex.parallelism },
+            (_, i) =>
+              acksOf()
+                .find((ack) => ack.vertexId === vertex.id && ack.subtaskIndex === i)
+                ?.operators.find((snapshot) => snapshot.operatorId === operatorId) ?? {
+                operatorId,
+                keyed: [],
+                operator: [],
+              },
+          ),
+        })),
+      ),
+    };
+  }
+
+  complete(checkpointId: number): void {
+    for (const runtime of this.runtimes) {
+      runtime.notifyCheckpointComplete({ deployment: this.deployment, checkpointId });
+    }
+  }
+
+  abort(checkpointId: number, latestCompletedId?: number): void {
+    for (const runtime of this.runtimes) {
+      runtime.notifyCheckpointAborted({ deployment: this.deployment, checkpointId, latestCompletedId });
+    }
+  }
+
+  cancelAll(): void {
+    for (const slot of this.current?.slots ?? []) {
+      this.runtimeOf(slot).cancel(slot.tasks.map(({ attemptId }) => attemptId));
+    }
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.runtimes.map((runtime) => runtime.close()));
+    this.runtimes = [];
+  }
+}
+
+function allocationOf(index: number): AllocationId {
+  return asAllocationId(index.toString(16).padStart(32, '0'));
+}
