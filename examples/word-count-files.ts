@@ -1,42 +1,65 @@
-import { parseArgs } from 'node:util';
-import { fileSink, type StreamExecutionEnvironment, textFileSource } from 'millrace';
-
 /**
- * Counts the words of a folder of text files, exactly once, and writes `word count` each time a count
- * grows. Run it on a cluster:
+ * Counts the words of text files into files, exactly once: whatever fails meanwhile, each word that
+ * occurs n times stands in the output with the counts 1 to n, each once.
  *
- *   millrace run examples/word-count-files.ts -- --input /data/books --output /data/counts
+ *     npx millrace run examples/word-count-files.ts -- --input texts --output counts --parallelism 2
+ *
+ * --input        a text file, or a folder of text files; every worker must see it under the same path
+ * --output       the folder of counts, one `word count` a line
+ * --parallelism  subtasks of each operator; default: the cluster's
+ * --rate         lines read a second, over all subtasks; default: as fast as possible
  */
+import { parseArgs } from 'node:util';
+import { FileSink, type StreamExecutionEnvironment, textFileSource } from 'millrace';
+
 export async function main(env: StreamExecutionEnvironment, args: readonly string[]): Promise<void> {
+  const { input, output, parallelism, ratePerSecond } = parse(args);
+  if (parallelism !== undefined) env.setParallelism(parallelism);
+  // Output becomes visible with checkpoints, so the job needs some, whatever the cluster's default is.
+  if (env.getConfig().checkpointing.intervalMs === undefined) env.enableCheckpointing(1_000);
+
+  env
+    .fromSource(textFileSource(input, ratePerSecond === undefined ? {} : { ratePerSecond }), 'lines')
+    .uid('lines')
+    .flatMap((line) => line.toLowerCase().split(/\W+/).filter(Boolean))
+    .name('words')
+    .uid('words')
+    .map((word) => ({ word, count: 1 }))
+    .name('ones')
+    .uid('ones')
+    .keyBy(({ word }) => word)
+    .sum('count')
+    .name('counts')
+    .uid('counts')
+    .sinkTo(FileSink.forRowFormat<{ word: string; count: number }>(output, (row) => `${row.word} ${row.count}`).build())
+    .name('files')
+    .uid('files');
+  await env.execute('Word count of files');
+}
+
+function parse(args: readonly string[]) {
   const { values } = parseArgs({
     args: [...args],
     options: {
       input: { type: 'string' },
       output: { type: 'string' },
-      parallelism: { type: 'string', default: '1' },
-      /** Lines a second over all subtasks; as fast as possible without. */
+      parallelism: { type: 'string' },
       rate: { type: 'string' },
     },
   });
   const { input, output } = values;
-  if (input === undefined || output === undefined) throw new Error('--input FOLDER and --output FOLDER are needed');
+  if (input === undefined || output === undefined) throw new Error('--input and --output are needed');
+  return {
+    input,
+    output,
+    parallelism: count('parallelism', values.parallelism),
+    ratePerSecond: count('rate', values.rate),
+  };
+}
 
-  env.setParallelism(Number(values.parallelism));
-  env
-    .fromSource(textFileSource(input, values.rate === undefined ? {} : { ratePerSecond: Number(values.rate) }), 'Text')
-    .uid('text')
-    .flatMap((line: string) =>
-      line
-        .toLowerCase()
-        .split(/\W+/)
-        .filter(Boolean)
-        .map((word) => [word, 1] as const),
-    )
-    .keyBy(([word]) => word)
-    .sum(1)
-    .uid('counts')
-    .map(([word, count]) => `${word} ${count}`)
-    .sinkTo(fileSink(output))
-    .uid('files');
-  await env.execute('Word count of files');
+function count(option: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const value = Number(text);
+  if (Number.isInteger(value) && value > 0) return value;
+  throw new Error(`--${option} must be a whole number of 1 or more, not "${text}"`);
 }
