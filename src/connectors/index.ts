@@ -3,3 +3,5 @@ export { type DataGenOptions, type DataGenSplit, dataGen } from './datagen-sourc
 export { type PrintSinkOptions, printSink } from './print-sink.ts';
 export { type TextFileSourceOptions, textFileSource } from './text-file-source.ts';
 export type { TextFileSplit } from './text-file-splits.ts';
+export { FileSink, type FileSinkOptions, fileSink } from './file-sink.ts';
+export type { FileCommittable } from './part-files.ts';
