@@ -43,8 +43,8 @@ export class RecordingContender implements LeaderContender {
 
 export const testKeys = new ClusterKeys('test');
 
-export function startReplica(
-  deps: { readonly coordination: Coordination; readonly clock: Clock; readonly keys?: ClusterKeys },
+export function startReplica<C extends Coordination>(
+  deps: { readonly coordination: C; readonly clock: Clock; readonly keys?: ClusterKeys },
   name: string,
   options: Partial<ElectionOptions> = {},
 ) {

@@ -3,14 +3,14 @@ import type { JobGraph } from '../contracts/job-graph.ts';
 import type { JobMasterHandle, JobOutcome } from '../contracts/job-master.ts';
 import type { Leadership } from '../contracts/leadership.ts';
 import type { JobDetailsView, JobOverviewView } from '../contracts/views.ts';
-import { type Clock, sleep } from '../kernel/clock.ts';
+import { type Clock, every, sleep, type Timer } from '../kernel/clock.ts';
 import { asError, isMillraceError, MillraceError, NotFoundError, NotLeaderError } from '../kernel/errors.ts';
 import type { FencingToken, JobId } from '../kernel/ids.ts';
 import { BackgroundTasks } from '../kernel/lifecycle.ts';
 import type { Logger } from '../kernel/log.ts';
 import type { Random } from '../kernel/random.ts';
 import { type Backoff, backoffMs, retry } from '../kernel/retry.ts';
-import { brokenJobView, endedJobView } from './broken-job.ts';
+import { brokenJobView, endedJobView, notYetEnded, overviewOf, startingJobView } from './job-views.ts';
 import type { JobGraphStore, JobMasterFactory, JobResult, JobResultStore, StoredJob } from './ports.ts';
 
 export interface TermDeps {
@@ -20,6 +20,8 @@ export interface TermDeps {
   readonly graphs: JobGraphStore;
   readonly results: JobResultStore;
   readonly jobMasters: JobMasterFactory;
+  /** Workers forget the job: for one that ends without ever having had a JobMaster in this term. */
+  readonly releaseJob?: (jobId: JobId) => Promise<void>;
 }
 
 export interface TermOptions {
@@ -30,11 +32,18 @@ export interface TermOptions {
 type TermJob =
   | { readonly kind: 'starting'; readonly stored: StoredJob }
   | { readonly kind: 'running'; readonly master: JobMasterHandle }
-  | { readonly kind: 'broken'; readonly stored: StoredJob; readonly error: Error; readonly sinceMs: number };
+  | { readonly kind: 'broken'; readonly stored: StoredJob; readonly error: Error; readonly sinceMs: number }
+  /** All is done but the record of it: still shown as not ended, because it may yet be done again. */
+  | { readonly kind: 'ending'; readonly outcome: JobOutcome; readonly master: JobMasterHandle | undefined };
 
 /** Waits between tries at what must happen in the end: a store that is away, a graph that cannot be read. */
 const PATIENT: Backoff = { initialMs: 100, maxMs: 10_000, multiplier: 2 };
 const LOADS_AT_ONCE = 8;
+/**
+ * Stored jobs are compared with the known ones this often: a submission whose answer was lost may
+ * take effect after it was looked for, and was promised all the same.
+ */
+const RECONCILE_INTERVAL_MS = 30_000;
 
 /**
  * The Dispatcher's work during one term of leadership: recover what was promised, run what is
@@ -45,6 +54,8 @@ const LOADS_AT_ONCE = 8;
  *   D2. A job with a result is never started.
  *   D3. Each job is on its own: what is wrong with one never stops another.
  *   D4. After `close` nothing is started and no JobMaster of this term is left. Tasks are not cancelled.
+ *   D5. A job is shown as ended only once its result is durable: until then a new leader may run it again.
+ *   D6. A wish to cancel is durable before it is acted upon, and acted upon whatever state the job is in.
  */
 export class DispatcherTerm {
   readonly token: FencingToken;
@@ -54,6 +65,9 @@ export class DispatcherTerm {
   private readonly background: BackgroundTasks;
   private readonly closed = new AbortController();
   private readonly log: Logger;
+  private readonly reconciling: Timer;
+  private closing: Promise<void> | undefined;
+  private adopting: Promise<void> | undefined;
   private suspended = false;
   private recovered = false;
 
@@ -66,25 +80,36 @@ export class DispatcherTerm {
     this.log = deps.log.child({ token: this.token.toString() });
     this.background = new BackgroundTasks(this.log);
     this.background.run('recover', () => this.recover());
+    this.reconciling = every(deps.clock, RECONCILE_INTERVAL_MS, () => {
+      if (this.recovered && !this.suspended) this.background.run('reconcile', () => this.adoptUnknown());
+    });
   }
 
   suspend(): void {
     this.suspended = true;
-    for (const job of this.jobs.values()) if (job.kind === 'running') job.master.suspend();
+    for (const job of this.jobs.values()) masterOf(job)?.suspend();
   }
 
   resume(): void {
     this.suspended = false;
-    for (const job of this.jobs.values()) if (job.kind === 'running') job.master.resume();
+    for (const job of this.jobs.values()) masterOf(job)?.resume();
   }
 
-  /** Idempotent. */
-  async close(): Promise<void> {
-    if (this.closed.signal.aborted) return;
+  /** Idempotent. Resolves once nothing of the term is left, and no write of it is on its way. */
+  close(): Promise<void> {
+    this.closing ??= this.closeAll();
+    return this.closing;
+  }
+
+  private async closeAll(): Promise<void> {
     this.closed.abort();
-    const masters = [...this.jobs.values()].flatMap((job) => (job.kind === 'running' ? [job.master] : []));
+    this.reconciling.cancel();
+    const masters = [...this.jobs.values()].flatMap((job) => masterOf(job) ?? []);
     this.jobs.clear();
-    await Promise.all(masters.map((master) => master.close()));
+    const ends = await Promise.allSettled(masters.map((master) => master.close()));
+    for (const end of ends)
+      if (end.status === 'rejected') this.log.error({ err: asError(end.reason) }, 'a JobMaster failed to close');
+    await Promise.allSettled(this.submissions.values());
     await this.background.drain();
   }
 
@@ -116,8 +141,7 @@ export class DispatcherTerm {
   /** Undefined: no such job, as far as this term knows; during recovery it does not know yet. */
   jobMaster(jobId: JobId): JobMasterHandle | 'not-running' | undefined {
     const job = this.jobs.get(jobId);
-    if (job === undefined) return undefined;
-    return job.kind === 'running' ? job.master : 'not-running';
+    return job === undefined ? undefined : (masterOf(job) ?? 'not-running');
   }
 
   list(): readonly JobOverviewView[] {
@@ -146,15 +170,33 @@ export class DispatcherTerm {
       if (isMillraceError(error, 'NOT_FOUND')) this.refuseCancel(jobId);
       throw error;
     }
-    const job = this.jobs.get(jobId);
-    if (job?.kind === 'running') job.master.cancel();
-    if (job?.kind === 'broken') this.endBroken(job, 'CANCELED');
+    const job = this.jobs.get(jobId); // It may have changed meanwhile.
+    switch (job?.kind) {
+      case 'running':
+        job.master.cancel();
+        return;
+      case 'starting':
+        this.jobs.set(jobId, { ...job, stored: { ...job.stored, cancelRequested: true } });
+        return;
+      case 'broken':
+        this.jobs.set(jobId, { ...job, stored: { ...job.stored, cancelRequested: true } });
+        this.endHopeless(jobId);
+        return;
+      case 'ending': // However it ended, it did so first.
+      case undefined: // The term is over: the next leader finds the wish.
+        return;
+    }
   }
 
   private refuseCancel(jobId: JobId): never {
-    const result = this.ended.get(jobId);
-    if (result === undefined) throw new NotFoundError(`There is no job ${jobId}.`);
-    throw new MillraceError('CONFLICT', `Job ${jobId} has already ended: ${result.status}.`);
+    const status = this.ended.get(jobId)?.status ?? this.statusOfEnding(jobId);
+    if (status === undefined) throw new NotFoundError(`There is no job ${jobId}.`);
+    throw new MillraceError('CONFLICT', `Job ${jobId} has already ended: ${status}.`);
+  }
+
+  private statusOfEnding(jobId: JobId): string | undefined {
+    const job = this.jobs.get(jobId);
+    return job?.kind === 'ending' ? job.outcome.status : undefined;
   }
 
   private async store(graph: JobGraph, options: { readonly idempotencyKey?: string }): Promise<SubmitResult> {
@@ -170,7 +212,7 @@ export class DispatcherTerm {
     if (this.closed.signal.aborted) return result; // Durable: the next leader runs it.
     if (result.outcome === 'created') {
       this.log.info({ jobId: graph.jobId, name: graph.name }, 'job submitted');
-      this.start(graph, { cancelRequested: false });
+      this.startOrMourn(graph);
     } else if (!this.knows(result.jobId)) {
       this.background.run('start a job found by its second submission', () => this.adoptUnknown());
     }
@@ -184,7 +226,7 @@ export class DispatcherTerm {
     );
     if (this.closed.signal.aborted) return;
     for (const result of results) this.ended.set(result.jobId, result);
-    const open = stored.filter(({ jobId }) => !this.ended.has(jobId));
+    const open = stored.filter(({ jobId }) => !this.ended.has(jobId)); // D2
     for (const job of open) this.jobs.set(job.jobId, { kind: 'starting', stored: job });
     this.recovered = true;
     this.log.info(
@@ -193,100 +235,147 @@ export class DispatcherTerm {
     );
     for (const { jobId, dirty } of results)
       if (dirty) this.background.run('finish a clean-up', () => this.cleanUp(jobId));
-    this.background.run('recover jobs', () => this.startAll(open));
+    this.background.run('forget old results', () => this.forgetOld());
+    this.background.run('recover jobs', () => this.startAll(open.map(({ jobId }) => jobId)));
   }
 
-  private async startAll(stored: readonly StoredJob[]): Promise<void> {
-    const queue = [...stored];
+  private async startAll(jobIds: readonly JobId[]): Promise<void> {
+    const queue = [...jobIds];
     const worker = async () => {
-      for (let job = queue.shift(); job !== undefined; job = queue.shift()) {
-        const outcome = await this.tryStart(job);
-        if (outcome !== 'started') this.background.run('retry a broken job', () => this.keepTrying(job));
+      for (let jobId = queue.shift(); jobId !== undefined; jobId = queue.shift()) {
+        const id = jobId;
+        if ((await this.tryStart(id)) === 'broken')
+          this.background.run('retry a broken job', () => this.keepTrying(id));
       }
     };
     await Promise.all(Array.from({ length: LOADS_AT_ONCE }, worker));
   }
 
   /** Starts what is stored and not known here: after a lost answer, or a submission that came twice. */
-  private async adoptUnknown(): Promise<void> {
+  private adoptUnknown(): Promise<void> {
+    this.adopting ??= this.adoptStored().finally(() => {
+      this.adopting = undefined;
+    });
+    return this.adopting;
+  }
+
+  private async adoptStored(): Promise<void> {
     const stored = await this.patiently('list jobs again', () => this.deps.graphs.list());
+    if (this.closed.signal.aborted) return;
     const unknown = stored.filter(({ jobId }) => !this.knows(jobId));
     for (const job of unknown) this.jobs.set(job.jobId, { kind: 'starting', stored: job });
-    await this.startAll(unknown);
+    await this.startAll(unknown.map(({ jobId }) => jobId));
   }
 
-  private async tryStart(stored: StoredJob): Promise<'started' | 'broken'> {
-    const { jobId } = stored;
+  /** The job if it still is to be started: it may have been cancelled, started or ended, or the term be over. */
+  private waiting(jobId: JobId): (TermJob & { kind: 'starting' | 'broken' }) | undefined {
+    const job = this.jobs.get(jobId);
+    if (this.closed.signal.aborted) return undefined;
+    return job?.kind === 'starting' || job?.kind === 'broken' ? job : undefined;
+  }
+
+  private async tryStart(jobId: JobId): Promise<'settled' | 'broken'> {
     try {
       const graph = await this.deps.graphs.load(jobId);
-      const job = this.jobs.get(jobId);
-      // Cancelled while broken, or the term has ended.
-      if (this.closed.signal.aborted || job === undefined || job.kind === 'running') return 'started';
-      this.start(graph, stored);
+      const job = this.waiting(jobId);
+      if (job === undefined) return 'settled';
+      this.start(graph, job.stored);
       this.log.info({ jobId, name: graph.name }, 'job recovered');
-      return 'started';
+      return 'settled';
     } catch (thrown) {
-      const error = asError(thrown);
-      const job = this.jobs.get(jobId);
-      if (this.closed.signal.aborted || job === undefined || job.kind === 'running') return 'started';
-      const sinceMs = job.kind === 'broken' ? job.sinceMs : this.deps.clock.wallMs();
-      if (job.kind !== 'broken') this.log.error({ jobId, err: error }, 'job cannot be recovered; it is retried');
-      this.jobs.set(jobId, { kind: 'broken', stored, error, sinceMs });
-      return 'broken';
+      if (this.waiting(jobId) === undefined) return 'settled';
+      if (isMillraceError(thrown, 'NOT_FOUND') && (await this.hasEnded(jobId))) return 'settled';
+      return this.mourn(jobId, asError(thrown));
     }
   }
 
-  private async keepTrying(stored: StoredJob): Promise<void> {
-    for (let attempt = 0; !this.closed.signal.aborted; attempt++) {
+  /** A job that is not stored any more has a result, or had one that was forgotten. */
+  private async hasEnded(jobId: JobId): Promise<boolean> {
+    const results = await this.patiently('list results again', () => this.deps.results.list());
+    const result = results.find((one) => one.jobId === jobId);
+    if (this.waiting(jobId) === undefined) return true;
+    if (result !== undefined) this.ended.set(jobId, result);
+    this.jobs.delete(jobId);
+    return true;
+  }
+
+  /** The job stays promised: it is shown with its reason and tried again, or ended if that is its wish. */
+  private mourn(jobId: JobId, error: Error): 'settled' | 'broken' {
+    const job = this.waiting(jobId);
+    if (job === undefined) return 'settled';
+    const sinceMs = job.kind === 'broken' ? job.sinceMs : this.deps.clock.wallMs();
+    if (job.kind !== 'broken') this.log.error({ jobId, err: error }, 'job cannot be recovered; it is retried');
+    this.jobs.set(jobId, { kind: 'broken', stored: job.stored, error, sinceMs });
+    return this.endHopeless(jobId) ? 'settled' : 'broken';
+  }
+
+  private async keepTrying(jobId: JobId): Promise<void> {
+    for (let attempt = 0; this.waiting(jobId) !== undefined; attempt++) {
       await sleep(this.deps.clock, backoffMs(PATIENT, attempt, this.deps.random), this.closed.signal);
-      if (this.jobs.get(stored.jobId)?.kind !== 'broken') return;
-      if ((await this.tryStart(stored)) === 'started') return;
+      if (this.waiting(jobId) === undefined || (await this.tryStart(jobId)) === 'settled') return;
     }
   }
 
-  private start(graph: JobGraph, options: { readonly cancelRequested: boolean }): void {
-    // D2; and a doubtful submission may have been found and started already.
-    const started = this.jobs.get(graph.jobId)?.kind === 'running';
-    if (started || this.closed.signal.aborted || this.ended.has(graph.jobId)) return;
-    const master = this.deps.jobMasters.start(graph, this.token, { cancelRequested: options.cancelRequested });
+  /** A new job is durable whatever happens now, so it is not refused for a JobMaster that fails to start. */
+  private startOrMourn(graph: JobGraph): void {
+    const { jobId, name, submittedWallMs } = graph;
+    if (this.knows(jobId)) return; // A doubtful submission may have been found and started already.
+    this.jobs.set(jobId, { kind: 'starting', stored: { jobId, name, submittedWallMs, cancelRequested: false } });
+    try {
+      this.start(graph, { cancelRequested: false });
+    } catch (error) {
+      if (this.mourn(jobId, asError(error)) === 'broken')
+        this.background.run('retry a broken job', () => this.keepTrying(jobId));
+    }
+  }
+
+  private start(graph: JobGraph, { cancelRequested }: { readonly cancelRequested: boolean }): void {
+    const { jobId } = graph;
+    if (this.waiting(jobId) === undefined || this.ended.has(jobId)) return; // D2, D4
+    const master = this.deps.jobMasters.start(graph, this.token, { cancelRequested });
     if (this.suspended) master.suspend();
-    this.jobs.set(graph.jobId, { kind: 'running', master });
-    this.background.run('wait for the end of a job', async () => {
-      const outcome = await Promise.race([master.terminated, this.untilClosed()]);
-      if (outcome !== undefined) await this.finish(outcome);
-    });
-  }
-
-  private untilClosed(): Promise<undefined> {
-    return new Promise((resolve) => {
-      if (this.closed.signal.aborted) resolve(undefined);
-      this.closed.signal.addEventListener('abort', () => resolve(undefined), { once: true });
-    });
-  }
-
-  private endBroken(job: TermJob & { kind: 'broken' }, status: 'CANCELED'): void {
-    const nowMs = this.deps.clock.wallMs();
-    const details = {
-      ...brokenJobView(job.stored, job.error, job.sinceMs, nowMs),
-      status,
-      endMs: nowMs,
-      waitingFor: undefined,
-    };
-    this.background.run('end a broken job', () =>
-      this.finish({ jobId: job.stored.jobId, status, error: undefined, details }),
+    this.jobs.set(jobId, { kind: 'running', master });
+    // Not raced with the end of the term: a master that was closed never terminates, and is let go.
+    master.terminated.then(
+      (outcome) => {
+        const job = this.jobs.get(jobId);
+        if (job?.kind === 'running' && job.master === master) this.end(outcome, master);
+      },
+      (error: unknown) => this.log.error({ err: asError(error), jobId }, 'a JobMaster ended without an outcome'),
     );
   }
 
+  /** A job that cannot run, and shall not: ended on request. What is merely away is waited for instead. */
+  private endHopeless(jobId: JobId): boolean {
+    const job = this.jobs.get(jobId);
+    if (job?.kind !== 'broken' || !job.stored.cancelRequested || isPassing(job.error)) return false;
+    const nowMs = this.deps.clock.wallMs();
+    const details: JobDetailsView = {
+      ...brokenJobView(job.stored, job.error, job.sinceMs, nowMs),
+      status: 'CANCELED',
+      endMs: nowMs,
+      waitingFor: undefined,
+    };
+    this.end({ jobId, status: 'CANCELED', error: undefined, details }, undefined);
+    return true;
+  }
+
+  private end(outcome: JobOutcome, master: JobMasterHandle | undefined): void {
+    this.jobs.set(outcome.jobId, { kind: 'ending', outcome, master });
+    this.background.run('end a job', () => this.finish(outcome, master));
+  }
+
   /** Repeated until it is durable: an end that is not recorded has not happened. */
-  private async finish({ jobId, status, error, details }: JobOutcome): Promise<void> {
+  private async finish(outcome: JobOutcome, master: JobMasterHandle | undefined): Promise<void> {
+    const { jobId, status, error, details } = outcome;
     const result: JobResult = { jobId, name: details.name, status, error, endedWallMs: this.deps.clock.wallMs() };
     await this.patiently('record the end of a job', () => this.deps.results.complete(result, details, this.token));
     if (this.closed.signal.aborted) return;
-    const job = this.jobs.get(jobId);
-    this.ended.set(jobId, { ...result, overview: details });
+    this.ended.set(jobId, { ...result, overview: overviewOf(details) });
     this.jobs.delete(jobId);
     this.log.info({ jobId, status }, 'job ended');
-    if (job?.kind === 'running') await job.master.close();
+    if (master === undefined) await this.deps.releaseJob?.(jobId);
+    else await master.close();
     await this.cleanUp(jobId);
     await this.forgetOld();
   }
@@ -306,15 +395,13 @@ export class DispatcherTerm {
   private viewOf(job: TermJob): JobDetailsView {
     switch (job.kind) {
       case 'running':
-        return job.master.details();
+        return notYetEnded(job.master.details());
+      case 'ending':
+        return notYetEnded(job.outcome.details);
       case 'broken':
         return brokenJobView(job.stored, job.error, job.sinceMs, this.deps.clock.wallMs());
-      case 'starting': {
-        const nowMs = this.deps.clock.wallMs();
-        const view = brokenJobView(job.stored, new Error('starting'), nowMs, nowMs);
-        const exceptions = { root: undefined, history: [], truncated: false };
-        return { ...view, status: 'INITIALIZING', exceptions, waitingFor: 'its job graph is being read' };
-      }
+      case 'starting':
+        return startingJobView(job.stored, this.deps.clock.wallMs());
     }
   }
 
@@ -348,3 +435,16 @@ export class DispatcherTerm {
 }
 
 const AGAIN = { hint: 'Repeat the request in a second.' };
+
+function masterOf(job: TermJob): JobMasterHandle | undefined {
+  return job.kind === 'running' || job.kind === 'ending' ? job.master : undefined;
+}
+
+/** Failures that end by themselves: a store or peer that is away. */
+function isPassing(error: Error): boolean {
+  return (
+    isMillraceError(error, 'UNAVAILABLE') ||
+    isMillraceError(error, 'TIMEOUT') ||
+    isMillraceError(error, 'UNKNOWN_OUTCOME')
+  );
+}

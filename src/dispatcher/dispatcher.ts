@@ -4,6 +4,7 @@ import { isTerminalJobStatus } from '../contracts/job-status.ts';
 import type { Leadership } from '../contracts/leadership.ts';
 import type { AttemptReport, CheckpointAck, CheckpointDecline } from '../contracts/task.ts';
 import type { ClusterOverview, JarView, JobDetailsView, JobOverviewView, TaskManagerView } from '../contracts/views.ts';
+import { assert } from '../kernel/assert.ts';
 import type { Clock } from '../kernel/clock.ts';
 import { NotLeaderError, UnavailableError } from '../kernel/errors.ts';
 import { type FencingToken, type JarId, type JobId, newJobId } from '../kernel/ids.ts';
@@ -26,6 +27,8 @@ export interface DispatcherDeps {
 export interface TermServices {
   readonly jobMasters: JobMasterFactory;
   readonly listTaskManagers: () => readonly TaskManagerView[];
+  /** Workers forget the job; called for one that ends without a JobMaster. */
+  readonly releaseJob?: (jobId: JobId) => Promise<void>;
 }
 
 interface Present {
@@ -47,9 +50,11 @@ export class Dispatcher implements DispatcherGateway {
 
   /** Leadership was granted: begins to recover at once. The former term must have ended. */
   beginTerm(leadership: Leadership, services: TermServices): void {
+    assert(this.present === undefined, 'a term begins when the former has ended');
     const { clock, random, log, graphs, results } = this.deps;
+    const { jobMasters, releaseJob } = services;
     const term = new DispatcherTerm(
-      { clock, random, log, graphs, results, jobMasters: services.jobMasters },
+      { clock, random, log, graphs, results, jobMasters, ...(releaseJob === undefined ? {} : { releaseJob }) },
       leadership,
       this.options,
     );

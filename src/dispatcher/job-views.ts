@@ -1,8 +1,8 @@
-import type { ExecutionState, JobStatus } from '../contracts/job-status.ts';
-import { type JobDetailsView, NO_CHECKPOINTS, type StateCounts } from '../contracts/views.ts';
+import { type ExecutionState, isTerminalJobStatus, type JobStatus } from '../contracts/job-status.ts';
+import { type JobDetailsView, type JobOverviewView, NO_CHECKPOINTS, type StateCounts } from '../contracts/views.ts';
 import type { JobResult, StoredJob } from './ports.ts';
 
-/** Views of jobs of which the graph or the history cannot be read: as much as is known, and the reason. */
+/** Views of jobs that have no JobMaster to ask: as much as is known, and the reason. */
 
 const NO_TASKS: StateCounts = {
   CREATED: 0,
@@ -115,4 +115,29 @@ function emptyView(jobId: JobResult['jobId'], name: string): JobDetailsView {
     restarts: 0,
     waitingFor: undefined,
   };
+}
+
+/** A job whose graph is being read. */
+export function startingJobView(job: StoredJob, nowMs: number): JobDetailsView {
+  return {
+    ...emptyView(job.jobId, job.name),
+    startMs: job.submittedWallMs,
+    durationMs: nowMs - job.submittedWallMs,
+    lastModificationMs: job.submittedWallMs,
+    timestamps: { ...NEVER, INITIALIZING: job.submittedWallMs },
+    waitingFor: 'its job graph is being read',
+  };
+}
+
+/** What has happened but is not recorded is shown as what led to it: a new leader may run it again. */
+export function notYetEnded(view: JobDetailsView): JobDetailsView {
+  if (!isTerminalJobStatus(view.status)) return view;
+  const before = { FINISHED: 'RUNNING', CANCELED: 'CANCELLING', FAILED: 'FAILING' } as const;
+  return { ...view, status: before[view.status], endMs: -1, waitingFor: 'the record of its end' };
+}
+
+/** Only what lists show: the details of a thousand ended jobs are not kept in memory. */
+export function overviewOf(details: JobDetailsView): JobOverviewView {
+  const { jobId, name, status, startMs, endMs, durationMs, lastModificationMs, tasks } = details;
+  return { jobId, name, status, startMs, endMs, durationMs, lastModificationMs, tasks };
 }
