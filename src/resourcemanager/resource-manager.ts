@@ -1,180 +1,200 @@
-import type { WorkerRegistration } from '../contracts/job-manager-gateway.ts';
+import type { JobManagerHandler, WorkerRegistration } from '../contracts/job-manager-gateway.ts';
 import type { Slot, SlotProvider, SlotRequest, WorkerEvent } from '../contracts/slots.ts';
 import type { TaskManagerView } from '../contracts/views.ts';
-import type { Clock, Timer } from '../kernel/clock.ts';
-import { asError, isMillraceError, MillraceError } from '../kernel/errors.ts';
-import { type AllocationId, type JobId, newAllocationId, type TaskManagerId } from '../kernel/ids.ts';
+import { type Clock, every, type Timer } from '../kernel/clock.ts';
+import { asError, FencedError, InvalidArgumentError, MillraceError, NotLeaderError } from '../kernel/errors.ts';
+import {
+  type AllocationId,
+  type FencingToken,
+  type JobId,
+  newAllocationId,
+  type TaskManagerId,
+} from '../kernel/ids.ts';
 import { BackgroundTasks, type Closeable } from '../kernel/lifecycle.ts';
 import type { Logger } from '../kernel/log.ts';
-import { backoffMs, QUICK_BACKOFF } from '../kernel/retry.ts';
-import { sleep } from '../kernel/clock.ts';
 import type { Random } from '../kernel/random.ts';
-import { type FreeSlot, matchSlots, type SlotGrant } from './slot-matching.ts';
-import { slotsOf, type Worker } from './worker.ts';
-import { type WorkerConnection, WorkerMonitor } from './worker-monitor.ts';
+import { HeartbeatMonitor } from './heartbeat-monitor.ts';
+import { type FreeSlot, matchSlots, pickSlots } from './match-slots.ts';
+import { RegisteredWorker, type TaskManagerConnection } from './registered-worker.ts';
+import { SlotWaiter, withdrawn } from './slot-waiter.ts';
 
 export interface ResourceManagerDeps {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
-  /** Opens the worker's gateway, bound to this term's token. */
-  readonly connect: (registration: WorkerRegistration) => WorkerConnection;
-  /** A worker has seen a newer leader: this replica no longer leads. */
-  readonly onFenced: (reason: string) => void;
+  /** Opens a gateway whose calls carry this leader's token. May throw `INVALID_ARGUMENT` for the address. */
+  readonly connectTaskManager: (rpcAddress: string) => TaskManagerConnection;
+  /** A worker has seen a newer leader: this one should find out whether it still leads. */
+  readonly onFenced?: (error: Error) => void;
 }
 
 export interface ResourceManagerOptions {
+  /** The term of leadership that this ResourceManager lives for. */
+  readonly token: FencingToken;
   readonly heartbeatIntervalMs: number;
   readonly heartbeatTimeoutMs: number;
+  /** `cluster.evenly-spread-out-slots` */
   readonly spreadOut: boolean;
-  /** From when on a job that does not fit holds back the ones behind it. */
-  readonly reserveAfterMs: number;
+  /**
+   * How long slots found to hold a former leader's allocations wait to be claimed by their job before
+   * they are freed. Default 10 s.
+   */
+  readonly unclaimedGraceMs?: number;
+  /** See {@link matchSlots}. Default 30 s. */
+  readonly patienceMs?: number;
 }
 
-interface Waiting {
-  readonly id: number;
-  readonly request: SlotRequest;
-  readonly sinceMs: number;
-  readonly resolve: (slots: readonly Slot[]) => void;
-  readonly reject: (error: Error) => void;
-  readonly end: () => void;
-  toldMissing: number | undefined;
+interface Worker {
+  readonly worker: RegisteredWorker;
+  readonly monitor: HeartbeatMonitor;
 }
+
+const RELEASED_JOBS_REMEMBERED = 1_000;
 
 /**
- * One term's knowledge of workers and slots. Made when leadership is granted, closed when it ends;
- * nothing is stored, because workers tell it again to the next leader.
- *
- * Invariants:
- *   R1. A slot is given to one job at a time, and again only after its worker has answered that it is free.
- *   R2. A job gets all its slots or none.
- *   R3. A worker that was lost is never spoken to again under the same registration.
+ * Who has which slot, for one term of leadership. Takes in workers, watches them, and gives their slots
+ * to jobs, all that a job asks for at once or none. Keeps nothing durable: the workers themselves say
+ * after a failover what they hold.
  */
-export class ResourceManager implements SlotProvider, Closeable {
+export class ResourceManager
+  implements SlotProvider, Pick<JobManagerHandler, 'registerTaskManager' | 'disconnectTaskManager'>, Closeable
+{
   private readonly workers = new Map<TaskManagerId, Worker>();
-  private readonly waiting = new Map<number, Waiting>();
+  private readonly waiters = new Set<SlotWaiter>();
   private readonly listeners = new Set<(event: WorkerEvent) => void>();
+  private readonly releasedJobs = new Set<JobId>();
+  private readonly resumed = new Set<() => void>();
   private readonly background: BackgroundTasks;
-  private readonly closed = new AbortController();
-  private nextRequest = 1;
+  private readonly sweeping: Timer;
+  private cooling: Timer | undefined;
   private suspended = false;
-  private matching = false;
+  private closed = false;
+  private nextRequestId = 0;
 
-  constructor(
+  private constructor(
     private readonly deps: ResourceManagerDeps,
     private readonly options: ResourceManagerOptions,
   ) {
     this.background = new BackgroundTasks(deps.log);
+    this.sweeping = every(deps.clock, Math.max(10, this.graceMs / 4), () => this.sweep());
   }
 
-  registerTaskManager(registration: WorkerRegistration): { heartbeatIntervalMs: number; heartbeatTimeoutMs: number } {
-    this.mustBeOpen();
-    const id = registration.taskManagerId;
-    for (const worker of this.workers.values()) {
-      const sameId = worker.registration.taskManagerId === id;
-      const sameAddress = worker.registration.rpcAddress === registration.rpcAddress;
-      if (sameId && sameAddress && worker.registration.pid === registration.pid)
-        return this.refresh(worker, registration);
-      if (sameId || sameAddress) this.lose(worker, 'another process registered in its place');
-    }
-    this.add(registration);
-    return this.options;
+  static async start(deps: ResourceManagerDeps, options: ResourceManagerOptions): Promise<ResourceManager> {
+    return new ResourceManager(deps, options);
   }
 
-  disconnectTaskManager(id: TaskManagerId, reason: string): void {
-    const worker = this.workers.get(id);
-    if (worker !== undefined) this.lose(worker, `it said goodbye: ${reason}`);
+  async registerTaskManager(
+    registration: WorkerRegistration,
+    token: FencingToken,
+  ): Promise<{ heartbeatIntervalMs: number; heartbeatTimeoutMs: number }> {
+    this.assertLeading(token);
+    if (this.suspended) throw new NotLeaderError('this leader is suspended', { hint: 'Register again in a moment.' });
+    assertConsistent(registration);
+    const { taskManagerId, rpcAddress, pid, report } = registration;
+    const known = this.workers.get(taskManagerId);
+    if (
+      known !== undefined &&
+      known.worker.registration.rpcAddress === rpcAddress &&
+      known.worker.registration.pid === pid
+    ) {
+      // Its report may be older than what was changed since; the heartbeat that follows is not.
+      known.worker.registration = registration;
+      known.monitor.probe();
+    } else this.takeIn(registration);
+    this.emit({ kind: 'registered', taskManagerId, report });
+    this.forgetReleasedJobs(registration);
+    this.schedule();
+    const { heartbeatIntervalMs, heartbeatTimeoutMs } = this.options;
+    return { heartbeatIntervalMs, heartbeatTimeoutMs };
+  }
+
+  async disconnectTaskManager(
+    { taskManagerId, reason }: { taskManagerId: TaskManagerId; reason: string },
+    token: FencingToken,
+  ): Promise<Record<string, never>> {
+    this.assertLeading(token);
+    this.lose(taskManagerId, `it said goodbye: ${reason}`);
+    return {};
   }
 
   requestSlots(request: SlotRequest): Promise<readonly Slot[]> {
-    this.mustBeOpen();
-    return new Promise((resolve, reject) => {
-      const id = this.nextRequest++;
-      const timer: Timer = this.deps.clock.schedule(request.timeoutMs, () => this.timeOut(id));
-      const aborted = () =>
-        this.settle(id, (one) => one.reject(new MillraceError('CLOSED', 'the request was withdrawn')));
-      const end = () => {
-        timer.cancel();
-        request.signal.removeEventListener('abort', aborted);
-      };
-      const sinceMs = this.deps.clock.nowMs();
-      this.waiting.set(id, { id, request, sinceMs, resolve, reject, end, toldMissing: undefined });
-      request.signal.addEventListener('abort', aborted);
-      if (request.signal.aborted) return aborted();
-      this.match();
+    if (this.closed) return Promise.reject(new MillraceError('CLOSED', 'the resource manager is closed'));
+    if (!Number.isSafeInteger(request.count) || request.count < 1)
+      return Promise.reject(new InvalidArgumentError(`cannot ask for ${request.count} slots`));
+    if (request.signal.aborted) return Promise.reject(withdrawn());
+    const waiter = new SlotWaiter(this.deps.clock, this.nextRequestId++, request, {
+      expired: () => this.noResources(request),
+      settled: () => this.waiters.delete(waiter),
     });
+    this.waiters.add(waiter);
+    this.schedule();
+    return waiter.promise;
   }
 
   async releaseSlots(jobId: JobId, allocationIds: readonly AllocationId[], reason: string): Promise<void> {
-    const wanted = new Set(allocationIds);
+    if (this.closed) return;
     const freed: Promise<void>[] = [];
-    for (const worker of this.workers.values()) {
-      for (const [index, slot] of worker.slots.entries()) {
-        if (slot.kind === 'free' || slot.jobId !== jobId || !wanted.has(slot.allocationId)) continue;
-        if (slot.kind === 'taken' || slot.kind === 'found') freed.push(this.free(worker, index, reason));
-      }
-    }
+    for (const { worker } of this.workers.values())
+      for (const allocationId of allocationIds)
+        if (worker.holds(jobId, allocationId)) freed.push(worker.free(allocationId, reason));
     await Promise.all(freed);
+    this.schedule();
   }
 
   async releaseJob(jobId: JobId): Promise<void> {
-    const held = [...this.workers.values()].flatMap((worker) =>
-      worker.slots.flatMap((slot) => (slot.kind !== 'free' && slot.jobId === jobId ? [slot.allocationId] : [])),
-    );
-    await this.releaseSlots(jobId, held, 'the job is over');
-    await Promise.all(
-      [...this.workers.values()].map((worker) => this.insist(worker, () => worker.connection.releaseJob({ jobId }))),
-    );
+    if (this.closed) return;
+    this.releasedJobs.add(jobId);
+    const [oldest] = this.releasedJobs;
+    if (this.releasedJobs.size > RELEASED_JOBS_REMEMBERED && oldest !== undefined) this.releasedJobs.delete(oldest);
+    for (const waiter of this.waiters)
+      if (waiter.request.jobId === jobId) waiter.reject(new MillraceError('CLOSED', 'the job is over'));
+    await Promise.all([...this.workers.values()].map(({ worker }) => worker.releaseJob(jobId)));
+    this.schedule();
   }
 
   subscribe(listener: (event: WorkerEvent) => void): () => void {
-    this.listeners.add(listener);
-    // A JobMaster that starts late learns of those who are here already.
-    for (const worker of this.workers.values()) {
-      listener({ kind: 'registered', taskManagerId: worker.registration.taskManagerId, report: worker.lastReport });
-    }
-    return () => void this.listeners.delete(listener);
+    const entry = (event: WorkerEvent) => listener(event);
+    this.listeners.add(entry);
+    return () => void this.listeners.delete(entry);
   }
 
-  /** No commands while leadership is in doubt; what happens is remembered. */
+  /** Leadership is in doubt: no decision and no command until `resume`; nothing is forgotten. */
   suspend(): void {
     this.suspended = true;
-    for (const worker of this.workers.values()) worker.monitor.suspend();
   }
 
   resume(): void {
     this.suspended = false;
-    for (const worker of this.workers.values()) worker.monitor.resume();
-    this.match();
+    for (const wake of [...this.resumed]) wake();
+    this.schedule();
   }
 
-  listTaskManagers(): readonly TaskManagerView[] {
-    return [...this.workers.values()].map((worker) => ({
-      id: worker.registration.taskManagerId,
-      rpcAddress: worker.registration.rpcAddress,
-      dataHost: worker.registration.dataHost,
-      pid: worker.registration.pid,
-      slotsTotal: worker.slots.length,
-      slotsFree: worker.slots.filter((slot) => slot.kind === 'free').length,
-      lastHeartbeatMs: worker.lastHeartbeatWallMs,
-      hardware: { ...worker.registration.hardware, freeMemoryBytes: worker.lastReport.freeMemoryBytes },
-      allocations: worker.slots.flatMap((slot, slotIndex) =>
-        slot.kind === 'free' ? [] : [{ slotIndex, jobId: slot.jobId }],
-      ),
-    }));
+  listTaskManagers(): TaskManagerView[] {
+    return [...this.workers.values()].map(({ worker }) => worker.view());
   }
 
+  totals(): { readonly taskManagers: number; readonly slotsTotal: number; readonly slotsFree: number } {
+    const workers = [...this.workers.values()].map(({ worker }) => worker);
+    return {
+      taskManagers: workers.length,
+      slotsTotal: workers.reduce((sum, worker) => sum + worker.slotCount, 0),
+      slotsFree: workers.reduce((sum, worker) => sum + worker.freeCount(), 0),
+    };
+  }
+
+  /** The term is over. Workers keep what they have: the next leader asks them. Idempotent. */
   async close(): Promise<void> {
-    if (this.closed.signal.aborted) return;
-    this.closed.abort();
-    for (const id of [...this.waiting.keys()]) {
-      this.settle(id, (one) => one.reject(new MillraceError('CLOSED', 'this master no longer leads')));
-    }
-    this.listeners.clear();
-    for (const worker of this.workers.values()) worker.monitor.stop();
-    const connections = [...this.workers.values()].map((worker) => worker.connection);
+    if (this.closed) return;
+    this.closed = true;
+    this.sweeping.cancel();
+    this.cooling?.cancel();
+    for (const waiter of [...this.waiters])
+      waiter.reject(new MillraceError('CLOSED', 'the resource manager was closed'));
+    const workers = [...this.workers.values()];
     this.workers.clear();
-    await Promise.all(connections.map((connection) => connection.close()));
+    for (const { monitor } of workers) monitor.close();
+    await Promise.all(workers.map(({ worker }) => worker.close()));
+    for (const wake of [...this.resumed]) wake();
     await this.background.drain();
   }
 
@@ -182,242 +202,254 @@ export class ResourceManager implements SlotProvider, Closeable {
     return this.close();
   }
 
-  private add(registration: WorkerRegistration): void {
-    const id = registration.taskManagerId;
-    const connection = this.deps.connect(registration);
-    const worker: Worker = {
-      registration,
-      connection,
-      slots: slotsOf(registration.slots, registration.report.slots),
-      lastReport: registration.report,
-      lastHeartbeatWallMs: this.deps.clock.wallMs(),
-      monitor: new WorkerMonitor(
-        {
-          clock: this.deps.clock,
-          log: this.deps.log.child({ taskManagerId: id }),
-          events: {
-            reported: (report) => {
-              worker.lastReport = report;
-              worker.lastHeartbeatWallMs = this.deps.clock.wallMs();
-              this.emit({ kind: 'reported', taskManagerId: id, report });
-            },
-            lost: (reason) => this.lose(worker, reason),
-            fenced: this.deps.onFenced,
-          },
+  private get graceMs(): number {
+    return this.options.unclaimedGraceMs ?? 10_000;
+  }
+
+  private assertLeading(token: FencingToken): void {
+    if (this.closed) throw new NotLeaderError('this replica no longer leads');
+    if (token < this.options.token)
+      throw new FencedError(`the call means leader ${token}; ${this.options.token} leads`);
+    if (token > this.options.token)
+      throw new NotLeaderError(`the call means leader ${token}; this is ${this.options.token}`);
+  }
+
+  private takeIn(registration: WorkerRegistration): void {
+    const { taskManagerId, rpcAddress, slots, pid } = registration;
+    const { clock, random } = this.deps;
+    const connection = this.deps.connectTaskManager(rpcAddress);
+    if (this.workers.has(taskManagerId)) this.lose(taskManagerId, `it restarted as process ${pid}`);
+    for (const [id, { worker }] of this.workers)
+      if (worker.registration.rpcAddress === rpcAddress) this.lose(id, `${taskManagerId} has taken its address`);
+    const log = this.deps.log.child({ taskManagerId });
+    const fenced = (error: Error) => this.onFenced(taskManagerId, error);
+    const mayCommand = (signal: AbortSignal) => this.untilResumed(signal);
+    const worker = new RegisteredWorker({ clock, random, log, connection, mayCommand, fenced }, registration);
+    const monitor = new HeartbeatMonitor(
+      {
+        ...{ clock, log, fenced },
+        ask: () => connection.heartbeat({}),
+        suspended: () => this.suspended,
+        mark: () => worker.mark(),
+        answered: (report, askedAt) => {
+          if (report.taskManagerId !== taskManagerId) {
+            this.lose(taskManagerId, `${report.taskManagerId} answers at its address`);
+            return;
+          }
+          worker.heard(report, askedAt);
+          this.emit({ kind: 'reported', taskManagerId, report });
+          this.schedule();
         },
-        connection,
-        this.options,
-      ),
-    };
-    if (this.suspended) worker.monitor.suspend();
-    this.workers.set(id, worker);
-    this.background.run(`monitor ${id}`, () => worker.monitor.finished);
-    this.deps.log.info(
-      { taskManagerId: id, rpcAddress: registration.rpcAddress, slots: registration.slots },
-      'taskmanager registered',
+        dead: (reason) => this.lose(taskManagerId, reason),
+      },
+      { intervalMs: this.options.heartbeatIntervalMs, timeoutMs: this.options.heartbeatTimeoutMs },
     );
-    this.emit({ kind: 'registered', taskManagerId: id, report: registration.report });
-    // Whatever earlier terms left in its slots is ended: jobs are redeployed from their checkpoints.
-    for (const [index, slot] of worker.slots.entries()) {
-      if (slot.kind === 'found')
-        this.background.run('free a found slot', () => this.free(worker, index, 'left over from an earlier leader'));
-    }
-    this.match();
+    connection.onConnectionLost(() => monitor.probe());
+    this.workers.set(taskManagerId, { worker, monitor });
+    this.deps.log.info({ taskManagerId, rpcAddress, slots, pid }, 'worker registered');
+    monitor.probe();
   }
 
-  /** The same process again, after it had lost sight of us: its slots are as we know them. */
-  private refresh(worker: Worker, registration: WorkerRegistration): typeof this.options {
-    worker.monitor.heardFrom();
-    worker.lastReport = registration.report;
-    worker.lastHeartbeatWallMs = this.deps.clock.wallMs();
-    this.emit({ kind: 'reported', taskManagerId: registration.taskManagerId, report: registration.report });
-    return this.options;
+  private lose(taskManagerId: TaskManagerId, reason: string): void {
+    const entry = this.workers.get(taskManagerId);
+    if (entry === undefined) return;
+    this.workers.delete(taskManagerId);
+    entry.monitor.close();
+    this.background.run('close connection to lost worker', () => entry.worker.close());
+    this.deps.log.warn({ taskManagerId, reason }, 'worker lost');
+    this.emit({ kind: 'lost', taskManagerId, reason });
+    this.schedule();
   }
 
-  private lose(worker: Worker, reason: string): void {
-    const id = worker.registration.taskManagerId;
-    if (this.workers.get(id) !== worker) return;
-    this.workers.delete(id);
-    worker.monitor.stop();
-    this.deps.log.warn({ taskManagerId: id, reason }, 'taskmanager lost');
-    this.background.run(`close connection to ${id}`, () => worker.connection.close());
-    this.emit({ kind: 'lost', taskManagerId: id, reason });
-    this.tellWaiting();
+  private onFenced(taskManagerId: TaskManagerId, error: Error): void {
+    this.deps.log.warn({ taskManagerId, token: this.options.token, err: error }, 'fenced by a worker');
+    this.deps.onFenced?.(error);
   }
 
   private emit(event: WorkerEvent): void {
-    for (const listener of [...this.listeners]) listener(event);
+    for (const listener of [...this.listeners]) {
+      try {
+        listener(event);
+      } catch (error) {
+        this.deps.log.error({ err: asError(error), event: event.kind }, 'worker listener failed');
+      }
+    }
   }
 
-  /** Serves who can be served, once per turn of the event loop however often it is asked for. */
-  private match(): void {
-    if (this.matching) return;
-    this.matching = true;
-    this.background.run('match slots', async () => {
-      this.matching = false;
-      if (this.suspended || this.closed.signal.aborted) return;
-      const nowMs = this.deps.clock.nowMs();
-      const waiting = [...this.waiting.values()].map(({ id, request, sinceMs }) => ({
-        requestId: id,
-        jobId: request.jobId,
-        count: request.count,
-        priority: request.priority,
-        waitedMs: nowMs - sinceMs,
-      }));
-      const usedByWorker = new Map(
-        [...this.workers].map(([id, { slots }]) => [id, slots.filter((slot) => slot.kind !== 'free').length] as const),
-      );
-      const { spreadOut, reserveAfterMs } = this.options;
-      for (const grant of matchSlots(waiting, this.freeSlots(), { spreadOut, reserveAfterMs, usedByWorker })) {
-        this.background.run('allocate slots', () => this.allocate(grant));
+  /** A worker that was away when its job ended is told now. */
+  private forgetReleasedJobs({ taskManagerId, report }: WorkerRegistration): void {
+    const jobs = new Set<JobId>([
+      ...report.attempts.map(({ jobId }) => jobId),
+      ...report.slots.flatMap(({ allocation }) => (allocation === undefined ? [] : [allocation.jobId])),
+    ]);
+    const entry = this.workers.get(taskManagerId);
+    for (const jobId of jobs)
+      if (entry !== undefined && this.releasedJobs.has(jobId))
+        this.background.run('release ended job', async () => {
+          await entry.worker.releaseJob(jobId);
+          this.schedule();
+        });
+  }
+
+  private untilResumed(signal: AbortSignal): Promise<void> {
+    if (!this.suspended || signal.aborted || this.closed) return Promise.resolve();
+    return new Promise((resolve) => {
+      const wake = () => {
+        this.resumed.delete(wake);
+        signal.removeEventListener('abort', wake);
+        resolve();
+      };
+      this.resumed.add(wake);
+      signal.addEventListener('abort', wake);
+    });
+  }
+
+  private sweep(): void {
+    if (this.suspended) return;
+    for (const { worker } of this.workers.values())
+      for (const { jobId, allocationId } of worker.unclaimed(this.graceMs)) {
+        this.deps.log.info({ taskManagerId: worker.id, jobId, allocationId }, 'unclaimed slot is freed');
+        this.freeInBackground(worker, allocationId, 'no job of the present leader claims it');
       }
-      this.tellWaiting();
+  }
+
+  private freeInBackground(worker: RegisteredWorker, allocationId: AllocationId, reason: string): void {
+    this.background.run('free slot', async () => {
+      await worker.free(allocationId, reason);
+      this.schedule();
     });
   }
 
   private freeSlots(): FreeSlot[] {
-    return [...this.workers].flatMap(([taskManagerId, { slots }]) =>
-      slots.flatMap((slot, slotIndex) => (slot.kind === 'free' ? [{ taskManagerId, slotIndex }] : [])),
+    return [...this.workers.values()].flatMap(({ worker }) => worker.freeSlots());
+  }
+
+  private matching() {
+    const slotsOfWorker = new Map([...this.workers].map(([id, { worker }]) => [id, worker.slotCount]));
+    const { spreadOut, patienceMs = 30_000 } = this.options;
+    return { nowMs: this.deps.clock.nowMs(), patienceMs, spreadOut, slotsOfWorker };
+  }
+
+  /** Grants what can be granted now. Called after everything that may have freed a slot or added a request. */
+  private schedule(): void {
+    if (this.suspended || this.closed || this.waiters.size === 0) return;
+    const waiting = [...this.waiters].filter((waiter) => !waiter.granting);
+    const byId = new Map(waiting.map((waiter) => [waiter.id, waiter]));
+    const matches = matchSlots(
+      waiting.map((waiter) => waiter.forMatching()),
+      this.freeSlots(),
+      this.matching(),
     );
-  }
-
-  /** Takes the granted slots on their workers; if one refuses, the others are given back and the job waits on. */
-  private async allocate(grant: SlotGrant): Promise<void> {
-    const waiting = this.waiting.get(grant.requestId);
-    if (waiting === undefined) return;
-    this.waiting.delete(grant.requestId);
-    const { jobId } = waiting.request;
-    const taken = await Promise.all(grant.slots.map((slot) => this.take(slot, jobId)));
-    const slots = taken.filter((slot) => slot !== undefined);
-    const still = !waiting.request.signal.aborted && !this.closed.signal.aborted;
-    // A worker may have died between its answer and the last one.
-    const alive = slots.every((slot) => this.holds(slot));
-    if (still && alive && slots.length === grant.slots.length) {
-      waiting.end();
-      waiting.resolve(slots);
-      return;
+    for (const { request, slots } of matches) {
+      const waiter = byId.get(request.id);
+      if (waiter !== undefined) this.grant(waiter, slots);
     }
-    const returned = this.releaseSlots(
-      jobId,
-      slots.map((slot) => slot.allocationId),
-      'not all slots could be had',
-    );
-    if (!still) {
-      waiting.end();
-      waiting.reject(new MillraceError('CLOSED', 'the request was withdrawn'));
-    } else {
-      this.waiting.set(waiting.id, waiting);
-      // Its timer found nobody waiting if it fired while the workers were asked.
-      if (this.deps.clock.nowMs() - waiting.sinceMs >= waiting.request.timeoutMs) this.timeOut(waiting.id);
-    }
-    await returned;
-    this.match();
-  }
-
-  private async take(free: FreeSlot, jobId: JobId): Promise<Slot | undefined> {
-    const worker = this.workers.get(free.taskManagerId);
-    if (worker === undefined || worker.slots[free.slotIndex]?.kind !== 'free') return undefined;
-    const allocationId = newAllocationId(this.deps.random);
-    worker.slots[free.slotIndex] = { kind: 'taking', allocationId, jobId };
-    try {
-      const { slotIndex } = free;
-      const { dataAddress } = await worker.connection.allocateSlot({ slotIndex, allocationId, jobId });
-      worker.slots[slotIndex] = { kind: 'taken', allocationId, jobId };
-      return {
-        allocationId,
-        taskManagerId: free.taskManagerId,
-        slotIndex,
-        host: worker.registration.dataHost,
-        dataAddress,
-        gateway: worker.connection,
-      };
-    } catch (error) {
-      if (isMillraceError(error, 'FENCED')) this.deps.onFenced(error.message);
-      this.deps.log.warn({ err: asError(error), ...free, jobId }, 'slot could not be allocated');
-      // It may have been allocated all the same: only its worker's word makes it free again.
-      worker.slots[free.slotIndex] = { kind: 'taken', allocationId, jobId };
-      this.background.run('free a doubtful slot', () => this.free(worker, free.slotIndex, 'the allocation failed'));
-      return undefined;
-    }
-  }
-
-  private holds(slot: Slot): boolean {
-    const state = this.workers.get(slot.taskManagerId)?.slots[slot.slotIndex];
-    return state !== undefined && state.kind === 'taken' && state.allocationId === slot.allocationId;
-  }
-
-  /** Resolves when the worker has answered that the slot is free, or is lost. */
-  private async free(worker: Worker, index: number, reason: string): Promise<void> {
-    const slot = worker.slots[index];
-    if (slot === undefined || slot.kind === 'free' || slot.kind === 'freeing') return;
-    const { allocationId, jobId } = slot;
-    worker.slots[index] = { kind: 'freeing', allocationId, jobId };
-    const done = await this.insist(worker, () => worker.connection.freeSlot({ allocationId, reason }));
-    if (!done) return;
-    worker.slots[index] = { kind: 'free' };
-    this.match();
-  }
-
-  /** Repeats an idempotent command until the worker has taken it. False when the worker or this term is gone. */
-  private async insist(worker: Worker, command: () => Promise<unknown>): Promise<boolean> {
-    for (let attempt = 0; ; attempt++) {
-      if (this.closed.signal.aborted || this.workers.get(worker.registration.taskManagerId) !== worker) return false;
-      try {
-        if (!this.suspended) {
-          await command();
-          return true;
-        }
-      } catch (error) {
-        if (isMillraceError(error, 'FENCED')) {
-          this.deps.onFenced(error.message);
-          return false;
-        }
-        this.deps.log.debug(
-          { err: asError(error), taskManagerId: worker.registration.taskManagerId },
-          'command not taken yet',
-        );
-      }
-      await sleep(this.deps.clock, backoffMs(QUICK_BACKOFF, attempt, this.deps.random), this.closed.signal);
-    }
+    this.tellWaiting();
+    this.retryAfterCooling();
   }
 
   private tellWaiting(): void {
-    const free = this.freeSlots().length;
-    const total = [...this.workers.values()].reduce((sum, worker) => sum + worker.slots.length, 0);
-    for (const one of this.waiting.values()) {
-      // A job that waits although enough slots are free waits for those before it.
-      const missing = Math.max(0, one.request.count - free);
-      if (missing === one.toldMissing) continue;
-      one.toldMissing = missing;
-      one.request.onWaiting(missing, total);
+    const free = this.freeSlots();
+    const { slotsTotal } = this.totals();
+    for (const waiter of [...this.waiters]) {
+      if (waiter.granting) continue;
+      const usable = free.filter(({ heldBy }) => heldBy === undefined || heldBy === waiter.request.jobId).length;
+      waiter.tellWaiting(Math.max(1, waiter.request.count - usable), slotsTotal);
     }
   }
 
-  private timeOut(id: number): void {
-    const free = this.freeSlots().length;
-    const total = [...this.workers.values()].reduce((sum, worker) => sum + worker.slots.length, 0);
-    this.settle(id, ({ request, reject }) =>
-      reject(
-        new MillraceError(
-          'NO_RESOURCES',
-          `the job needs ${request.count} slots; the cluster has ${total}, of which ${free} were free, and not enough became free within ${request.timeoutMs} ms`,
-          {
-            hint: 'Start more taskmanagers, give them more slots (taskmanager.numberOfTaskSlots), or lower the parallelism.',
-          },
-        ),
-      ),
+  private retryAfterCooling(): void {
+    const times = [...this.workers.values()].flatMap(({ worker }) => worker.cooledMs() ?? []);
+    this.cooling?.cancel();
+    if (times.length > 0 && this.waiters.size > 0)
+      this.cooling = this.deps.clock.schedule(Math.max(1, Math.min(...times) - this.deps.clock.nowMs()), () =>
+        this.schedule(),
+      );
+  }
+
+  private grant(waiter: SlotWaiter, slots: readonly FreeSlot[]): void {
+    waiter.granting = true;
+    const reserved = this.reserve(waiter, slots);
+    this.background.run('allocate slots', async () => {
+      await this.allocateAll(waiter, reserved);
+      this.schedule();
+    });
+  }
+
+  private reserve(waiter: SlotWaiter, slots: readonly FreeSlot[]): Reservation[] {
+    return slots.flatMap(({ taskManagerId, slotIndex }) => {
+      const worker = this.workers.get(taskManagerId)?.worker;
+      if (worker === undefined) return [];
+      const allocationId = worker.reserve(slotIndex, waiter.request.jobId, () => newAllocationId(this.deps.random));
+      return [{ worker, slotIndex, allocationId }];
+    });
+  }
+
+  /** All of them, with other slots for those that fail; or none, and the request waits on in its old place. */
+  private async allocateAll(waiter: SlotWaiter, first: readonly Reservation[]): Promise<void> {
+    const { jobId, count } = waiter.request;
+    const granted: { slot: Slot; worker: RegisteredWorker }[] = [];
+    let reserved = first;
+    while (reserved.length > 0) {
+      await Promise.all(
+        reserved.map(async ({ worker, slotIndex, allocationId }) => {
+          try {
+            granted.push({ slot: await worker.allocate(slotIndex, allocationId, jobId), worker });
+          } catch (error) {
+            this.deps.log.warn(
+              { taskManagerId: worker.id, slotIndex, jobId, err: asError(error) },
+              'slot not allocated',
+            );
+            // It may have taken effect: the worker is told to forget it before the slot is used again.
+            this.freeInBackground(worker, allocationId, 'its allocation failed');
+          }
+        }),
+      );
+      const alive = granted.filter(({ worker }) => !worker.gone);
+      granted.splice(0, granted.length, ...alive);
+      if (waiter.settled || this.closed || this.suspended || granted.length === count) break;
+      const more = pickSlots(jobId, count - granted.length, this.freeSlots(), this.matching());
+      reserved = more === undefined ? [] : this.reserve(waiter, more);
+    }
+    if (granted.length === count && !waiter.settled && !this.closed) {
+      waiter.resolve(granted.map(({ slot }) => slot));
+      this.freeLeftovers(jobId);
+      return;
+    }
+    if (!this.closed)
+      for (const { slot, worker } of granted)
+        this.freeInBackground(worker, slot.allocationId, 'the job did not get all the slots it needs');
+    waiter.granting = false;
+    waiter.rejectIfExpired();
+  }
+
+  /** The job has what it asked for: what else a former leader had given it is not needed. */
+  private freeLeftovers(jobId: JobId): void {
+    for (const { worker } of this.workers.values())
+      for (const allocationId of worker.allocationsOf(jobId, 'held'))
+        this.freeInBackground(worker, allocationId, 'the job got other slots');
+  }
+
+  private noResources({ jobId, count, timeoutMs }: SlotRequest): MillraceError {
+    const { taskManagers, slotsTotal, slotsFree } = this.totals();
+    return new MillraceError(
+      'NO_RESOURCES',
+      `job ${jobId} needs ${count} slots and did not get them within ${timeoutMs} ms: the cluster has ${slotsTotal} slots on ${taskManagers} task managers, ${slotsFree} of them free`,
+      { hint: 'Start more task managers, raise taskmanager.numberOfTaskSlots, or lower the parallelism.' },
     );
   }
+}
 
-  private settle(id: number, how: (waiting: Waiting) => void): void {
-    const waiting = this.waiting.get(id);
-    if (waiting === undefined) return;
-    this.waiting.delete(id);
-    waiting.end();
-    how(waiting);
-  }
+interface Reservation {
+  readonly worker: RegisteredWorker;
+  readonly slotIndex: number;
+  readonly allocationId: AllocationId;
+}
 
-  private mustBeOpen(): void {
-    if (this.closed.signal.aborted) throw new MillraceError('NOT_LEADER', 'this master no longer leads');
-  }
+function assertConsistent({ taskManagerId, slots, report }: WorkerRegistration): void {
+  const wrong = report.slots.find(({ slotIndex }) => slotIndex >= slots);
+  if (wrong !== undefined)
+    throw new InvalidArgumentError(`${taskManagerId} reports slot ${wrong.slotIndex} but has ${slots} slots`);
+  if (report.taskManagerId !== taskManagerId)
+    throw new InvalidArgumentError(`${taskManagerId} registers with a report of ${report.taskManagerId}`);
 }
