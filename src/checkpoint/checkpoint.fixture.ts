@@ -41,7 +41,7 @@ export function checkpointConfig(change: Partial<CheckpointConfig> = {}): Checkp
 /** A source and a sink of the given parallelism, all to all, in one slot sharing group. */
 export function twoVertexGraph(
   change: { readonly parallelism?: number; readonly checkpointing?: Partial<CheckpointConfig> } & Partial<
-    Pick<JobGraph, 'restoreFrom'> & JobGraph['config']
+    Pick<JobGraph, 'restoreFrom'> & Omit<JobGraph['config'], 'checkpointing'>
   > = {},
 ): JobGraph {
   const { parallelism = 1, checkpointing, restoreFrom, ...config } = change;
