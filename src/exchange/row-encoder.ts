@@ -4,7 +4,7 @@ import { InvalidArgumentError } from '../kernel/errors.ts';
 import type { RecordEncoder } from './record-codec.ts';
 import { DEPTH_MAX, SHAPED_OBJECT, SHAPES_MAX, SHORT_STRING, SHORT_STRING_MAX, TAG } from './row-tags.ts';
 
-const INITIAL_BYTES = 64 * 1024;
+const INITIAL_BYTES = 8 * 1024;
 /** A buffer that one huge record made grow is not kept. */
 const KEPT_BYTES_MAX = 1024 * 1024;
 /** Below this many characters a loop beats a call into native code. */
