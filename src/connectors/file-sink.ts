@@ -14,7 +14,7 @@ import {
   syncFolder,
   syncFoldersOf,
 } from './part-files.ts';
-import { absolutePath } from './text-file-splits.ts';
+import { absolutePath, shown } from './text-file-splits.ts';
 
 /**
  * Rows in files, exactly once.
@@ -79,7 +79,7 @@ export function fileSink<T>(
   if (!(maxPartBytes > 0)) throw new InvalidArgumentError(`maxPartBytes is ${maxPartBytes}; it must be positive`);
   const random = options.random ?? new SystemRandom();
   return {
-    name: options.name ?? `File Sink: ${folderOrUrl}`,
+    name: options.name ?? `File Sink: ${shown(folderOrUrl)}`,
     twoPhaseCommit: true,
     createWriter: (context) =>
       new FileSinkWriter<T>(folder, ownerOf(context, { partPrefix, partSuffix, random }), {

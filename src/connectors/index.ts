@@ -1,3 +1,4 @@
+export { BUILTIN_CONNECTORS } from './builtin-connectors.ts';
 export { type CollectionSplit, collectionSource } from './collection-source.ts';
 export { type DataGenOptions, type DataGenSplit, dataGen } from './datagen-source.ts';
 export { type PrintSinkOptions, printSink } from './print-sink.ts';

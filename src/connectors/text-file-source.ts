@@ -4,7 +4,7 @@ import { type Clock, SystemClock } from '../kernel/clock.ts';
 import { asError, InvalidArgumentError } from '../kernel/errors.ts';
 import { type LineRegion, type LineRegionOptions, readLineRegions } from './line-regions.ts';
 import { checkRate, createPacer, type Pacer } from './pacer.ts';
-import { absolutePath, listTextFileSplits, type TextFileSplit } from './text-file-splits.ts';
+import { absolutePath, listTextFileSplits, shown, type TextFileSplit } from './text-file-splits.ts';
 
 export interface TextFileSourceOptions {
   readonly name?: string;
@@ -36,7 +36,7 @@ export function textFileSource(pathOrUrl: string, options: TextFileSourceOptions
   }
   checkRate(options.ratePerSecond);
   return {
-    name: options.name ?? `Text File Source: ${pathOrUrl}`,
+    name: options.name ?? `Text File Source: ${shown(pathOrUrl)}`,
     boundedness: 'BOUNDED',
     enumerateSplits: ({ parallelism }) => listTextFileSplits({ path, recursive, splitBytes }, parallelism),
     createReader: (context: RuntimeContext) =>

@@ -67,6 +67,11 @@ export function absolutePath(pathOrUrl: string): string {
   return resolve(pathOrUrl);
 }
 
+/** A path as part of an operator's name, which has a limit: its end tells more than its beginning. */
+export function shown(pathOrUrl: string): string {
+  return pathOrUrl.length <= 200 ? pathOrUrl : `…${pathOrUrl.slice(-199)}`;
+}
+
 interface FoundFile {
   readonly path: string;
   readonly bytes: number;
