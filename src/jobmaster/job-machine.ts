@@ -178,10 +178,14 @@ function slotsGranted(turn: JobTurn, event: { readonly request: number; readonly
     return;
   }
   assert(event.slots.length === phase.request.count, 'slots are granted all at once or not at all');
-  // The worker may have died between the grant and this turn.
+  // A worker may have died between the grant and this turn. That guards one grant: if the worker is
+  // granted again it has come back, and a deployment will tell.
+  const gone = event.slots.filter((slot) => lost.has(slot.taskManagerId));
+  turn.set({ lost: new Set([...lost].filter((worker) => !gone.some((slot) => slot.taskManagerId === worker))) });
+  turn.release(gone, 'its worker is lost');
   fillSlots(
     turn,
-    event.slots.filter((slot) => !lost.has(slot.taskManagerId)),
+    event.slots.filter((slot) => !gone.includes(slot)),
   );
   acquire(turn, phase.restore);
 }

@@ -42,13 +42,13 @@ export function fillSlots(turn: JobTurn, granted: readonly Slot[]): void {
 
 /** J2: waits until whatever was given back, leftovers of older terms included, has ended. */
 export function deployWhenReady(turn: JobTurn): void {
-  const { phase, releasing, deployments, slots, lost } = turn.state;
+  const { phase, releasing, deployments, slots } = turn.state;
   if (phase.kind !== 'acquiring' || phase.request !== undefined || releasing.size > 0) return;
   const { job, random } = turn.context;
   assert(slots.size === job.slotsNeeded, 'a deployment has all its slots');
   const bySlotNumber = new Map<number, Slot>();
   for (const { slot, slotNumber, use } of slots.values()) {
-    assert(use === 'idle' && !lost.has(slot.taskManagerId), 'J2: slots are idle and their workers alive');
+    assert(use === 'idle', 'J2: slots are idle');
     bySlotNumber.set(slotNumber, slot);
   }
   const deployment = deploymentId(job.token, deployments + 1);

@@ -1,0 +1,338 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { twoVertexGraph, token } from '../checkpoint/checkpoint.fixture.ts';
+import { type ExecutionState, isTerminalExecutionState } from '../contracts/job-status.ts';
+import type { Slot } from '../contracts/slots.ts';
+import { type AttemptReport, NO_IO } from '../contracts/task.ts';
+import { expandJobGraph } from '../graph/execution-graph.ts';
+import {
+  type AllocationId,
+  asAllocationId,
+  asTaskManagerId,
+  type AttemptId,
+  compareDeployments,
+  type DeploymentId,
+  type TaskManagerId,
+} from '../kernel/ids.ts';
+import { SeededRandom } from '../kernel/random.ts';
+import { initialJob, stepJob } from './job-machine.ts';
+import type { Attempt, JobConstants, JobEffect, JobEvent, JobState } from './job-state.ts';
+import { ModelCluster } from './model-cluster.fixture.ts';
+import { ManualClock } from '../kernel/manual-clock.ts';
+import { aggregateState, countStates, NEW_TASK } from './task-states.ts';
+
+const graph = twoVertexGraph({ parallelism: 2 });
+const plan = expandJobGraph(graph);
+const cluster = new ModelCluster(new ManualClock(), token(1));
+
+const constants: JobConstants = {
+  jobId: graph.jobId,
+  token: token(5),
+  strategy: {
+    type: 'exponential-delay',
+    initialBackoffMs: 10,
+    maxBackoffMs: 100,
+    backoffMultiplier: 2,
+    resetBackoffThresholdMs: 1_000,
+    jitterFactor: 0.1,
+    attemptsBeforeResetBackoff: 6,
+  },
+  tasks: plan.tasks,
+  slotsNeeded: plan.slotsNeeded,
+  slotRequestTimeoutMs: 1_000,
+  slotGraceMs: 100,
+  cancelTimeoutMs: 300,
+  registrationGraceMs: 200,
+};
+
+/** The world as it really is, played by random choices; it checks what the machine asks for. */
+class World {
+  state: JobState = initialJob(constants, 0);
+  now = 0;
+  private readonly random = new SeededRandom(1);
+  private allocations = 0;
+  /** Slots that the machine was given and that nobody has taken away. */
+  readonly granted = new Map<AllocationId, Slot>();
+  /** Attempts that really run: those of a slot end when it is released. */
+  readonly alive = new Map<AttemptId, Attempt>();
+  readonly open = {
+    request: undefined as { id: number; count: number } | undefined,
+    restore: false,
+    timer: undefined as number | undefined,
+  };
+  readonly releasing = new Set<AllocationId>();
+  readonly deployed: { deployment: DeploymentId; accepted: Set<AllocationId> }[] = [];
+  readonly numbers = new Map<number, number>();
+  readonly ends = new Map<string, ExecutionState>();
+  ended = false;
+
+  send(event: JobEvent): void {
+    const before = this.state;
+    const context = { job: constants, nowMs: this.now, wallMs: this.now, random: this.random };
+    const { state, effects } = stepJob(this.state, event, context);
+    this.state = state;
+    this.checkTasks(before);
+    for (const effect of effects) this.observe(effect);
+  }
+
+  private checkTasks(before: JobState): void {
+    this.state.tasks.forEach((task, index) => {
+      const was = before.tasks[index];
+      if (was === undefined || was.attempt?.attemptId !== task.attempt?.attemptId) return;
+      if (isTerminalExecutionState(was.state) && task.attempt !== undefined) expect(task.state).toBe(was.state); // J4
+    });
+  }
+
+  private observe(effect: JobEffect): void {
+    if (this.ended) expect(['releaseSlots', 'cancelTasks', 'taskChanged']).toContain(effect.kind); // J3
+    switch (effect.kind) {
+      case 'restore':
+        this.open.restore = true;
+        return;
+      case 'requestSlots':
+        this.open.request = { id: effect.request, count: effect.count };
+        return;
+      case 'abandonRequest':
+        // The answer may be on its way all the same: it is played later, as a stale one.
+        return;
+      case 'releaseSlots':
+        for (const id of effect.allocationIds) this.releasing.add(id);
+        return;
+      case 'timer':
+        this.open.timer = effect.generation;
+        return;
+      case 'deploy':
+        this.deploy(effect.deployment);
+        return;
+      case 'ended':
+        this.ended = true;
+        this.nothingRuns(); // J5
+        return;
+      default:
+        return;
+    }
+  }
+
+  private deploy(deployment: DeploymentId): void {
+    const last = this.deployed.at(-1);
+    if (last !== undefined) expect(compareDeployments(deployment, last.deployment)).toBeGreaterThan(0); // J1
+    this.nothingRuns(); // J2
+    this.deployed.push({ deployment, accepted: new Set() });
+    this.state.tasks.forEach((task, index) => {
+      const { attempt } = task;
+      if (attempt === undefined) throw new Error('deployed without an attempt');
+      expect(attempt.attemptNumber).toBeGreaterThan(this.numbers.get(index) ?? -1); // J1
+      this.numbers.set(index, attempt.attemptNumber);
+      expect(this.granted.has(attempt.allocationId)).toBe(true);
+      this.alive.set(attempt.attemptId, attempt);
+    });
+    expect(new Set(this.state.tasks.map((task) => task.attempt?.allocationId)).size).toBe(constants.slotsNeeded);
+  }
+
+  private nothingRuns(): void {
+    expect([...this.alive.values()].map((attempt) => attempt.attemptId)).toEqual([]);
+  }
+
+  grant(worker: TaskManagerId): void {
+    const request = this.open.request;
+    if (request === undefined) return;
+    this.open.request = undefined;
+    const slots = Array.from({ length: request.count }, (_, i): Slot => {
+      const allocationId = asAllocationId((++this.allocations).toString(16).padStart(32, '0'));
+      const slot = {
+        allocationId,
+        taskManagerId: worker,
+        slotIndex: i,
+        host: 'h',
+        dataAddress: { host: 'h', port: 1 },
+        gateway: GATEWAY,
+      };
+      this.granted.set(allocationId, slot);
+      return slot;
+    });
+    this.send({ kind: 'slotsGranted', request: request.id, slots });
+  }
+
+  confirmRelease(): void {
+    const [id] = this.releasing;
+    if (id === undefined) return;
+    this.releasing.delete(id);
+    this.granted.delete(id);
+    for (const [attemptId, attempt] of this.alive) if (attempt.allocationId === id) this.alive.delete(attemptId);
+    this.send({ kind: 'slotReleased', allocationId: id });
+  }
+
+  lose(worker: TaskManagerId): void {
+    for (const [id, slot] of this.granted) if (slot.taskManagerId === worker) this.granted.delete(id);
+    for (const [id, attempt] of this.alive) if (attempt.taskManagerId === worker) this.alive.delete(id);
+    this.send({ kind: 'workerLost', taskManagerId: worker, reason: 'x' });
+  }
+
+  report(attempt: Attempt, state: ExecutionState): void {
+    const index = [...this.state.indexOf].find(([id]) => id === attempt.attemptId)?.[1] ?? 0;
+    const task = plan.tasks[index];
+    if (task === undefined) throw new Error('task');
+    const known = this.ends.get(attempt.attemptId);
+    const said = known ?? state;
+    if (isTerminalExecutionState(said)) {
+      this.ends.set(attempt.attemptId, said);
+      this.alive.delete(attempt.attemptId);
+    }
+    const report: AttemptReport = {
+      jobId: graph.jobId,
+      deployment: attempt.deployment,
+      vertexId: task.vertexId,
+      subtaskIndex: task.subtaskIndex,
+      attemptId: attempt.attemptId,
+      attemptNumber: attempt.attemptNumber,
+      allocationId: attempt.allocationId,
+      state: said,
+      endOfData: false,
+      io: NO_IO,
+    };
+    this.send({ kind: 'taskReport', report });
+  }
+}
+
+const GATEWAY = cluster.worker(1).gateway(token(5));
+const WORKERS = ['w1', 'w2', 'w3'].map(asTaskManagerId);
+const SAID: readonly ExecutionState[] = [
+  'INITIALIZING',
+  'RUNNING',
+  'FINISHED',
+  'FAILED',
+  'CANCELED',
+  'DEPLOYING',
+  'RUNNING',
+  'RUNNING',
+];
+
+test('random histories never break the invariants J1 to J7', () => {
+  const choice = fc.record({ kind: fc.nat(17), a: fc.nat(7), b: fc.nat(7), ms: fc.nat(60) });
+  fc.assert(
+    fc.property(fc.array(choice, { minLength: 30, maxLength: 250 }), fc.boolean(), (choices, cancelRequested) => {
+      const world = new World();
+      const everyAttempt: Attempt[] = [];
+      world.send({ kind: 'start', cancelRequested: cancelRequested && choices.length % 5 === 0 });
+      for (const { kind, a, b, ms } of choices) {
+        world.now += ms;
+        for (const task of world.state.tasks) {
+          if (task.attempt !== undefined && !everyAttempt.includes(task.attempt)) everyAttempt.push(task.attempt);
+        }
+        const worker = WORKERS[a % WORKERS.length] ?? asTaskManagerId('w1');
+        const { deployment } = world.deployed.at(-1) ?? {};
+        const held = [...world.state.slots.values()][b % Math.max(1, world.state.slots.size)];
+        switch (kind) {
+          case 0:
+          case 1:
+            if (world.open.restore) {
+              world.open.restore = false;
+              if (a === 0)
+                world.send({ kind: 'restoreFailed', error: { code: 'CORRUPT', message: 'x' }, permanent: b === 0 });
+              else world.send({ kind: 'restored', restore: { kind: 'fresh' } });
+            }
+            break;
+          case 2:
+          case 3:
+            world.grant(worker);
+            break;
+          case 4:
+            if (world.open.request !== undefined && a < 2) {
+              const { id } = world.open.request;
+              world.open.request = undefined;
+              world.send({ kind: 'slotsDenied', request: id, error: { code: 'NO_RESOURCES', message: 'x' } });
+            }
+            break;
+          case 5:
+          case 6:
+          case 7:
+            world.confirmRelease();
+            break;
+          case 8:
+            if (world.open.timer !== undefined)
+              world.send({ kind: 'timer', generation: world.open.timer - (a === 0 ? 1 : 0) });
+            break;
+          case 9:
+            if (deployment !== undefined && held !== undefined)
+              world.send({ kind: 'deployAccepted', deployment, allocationId: held.slot.allocationId });
+            break;
+          case 10:
+            if (deployment !== undefined && held !== undefined && a === 0)
+              world.send({
+                kind: 'deployFailed',
+                deployment,
+                allocationId: held.slot.allocationId,
+                error: { code: 'UNAVAILABLE', message: 'x' },
+              });
+            break;
+          case 11:
+            if (b === 0) world.lose(worker);
+            break;
+          case 12:
+          case 13:
+          case 14: {
+            const attempt = everyAttempt[everyAttempt.length - 1 - (a % Math.max(1, everyAttempt.length))];
+            // Only what was really deployed, or ended, can be spoken of.
+            if (attempt !== undefined) world.report(attempt, SAID[b] ?? 'RUNNING');
+            break;
+          }
+          case 15:
+            world.send({
+              kind: 'workerReport',
+              registered: b === 0,
+              report: { taskManagerId: worker, slots: [], attempts: [], freeMemoryBytes: 0 },
+            });
+            break;
+          case 16:
+            if (a === 0 && b === 0) world.send({ kind: 'cancel' });
+            break;
+          default:
+            if (a === 0) world.send({ kind: 'failover', error: { code: 'TIMEOUT', message: 'x' } });
+        }
+        // J6: whatever was granted is held, on its way back, or gone.
+        for (const id of world.granted.keys()) {
+          expect(world.state.slots.has(id) || world.releasing.has(id)).toBe(true);
+        }
+      }
+    }),
+    { numRuns: 500 },
+  );
+});
+
+test('answers to questions of the past change nothing', () => {
+  const world = new World();
+  world.send({ kind: 'start', cancelRequested: false });
+  world.send({ kind: 'restored', restore: { kind: 'fresh' } });
+  const before = world.state;
+  world.send({ kind: 'timer', generation: before.timer - 1 });
+  world.send({ kind: 'slotsDenied', request: 0, error: { code: 'NO_RESOURCES', message: 'x' } });
+  world.send({ kind: 'restored', restore: { kind: 'fresh' } });
+  world.send({
+    kind: 'deployFailed',
+    deployment: '5-9' as DeploymentId,
+    allocationId: asAllocationId('1'),
+    error: { code: 'TIMEOUT', message: 'x' },
+  });
+  expect(world.state).toEqual(before);
+});
+
+test('deployments are numbered within the term', () => {
+  const world = new World();
+  world.send({ kind: 'start', cancelRequested: false });
+  world.send({ kind: 'restored', restore: { kind: 'fresh' } });
+  world.grant(asTaskManagerId('w1'));
+  expect(world.state.phase).toEqual({ kind: 'executing', deployment: '5-1' });
+});
+
+test('the state of a vertex is aggregated from its subtasks as Flink does', () => {
+  const of = (...states: ExecutionState[]) =>
+    aggregateState(countStates(states.map((state) => ({ ...NEW_TASK, state }))), states.length);
+  expect(of('RUNNING', 'FAILED', 'CANCELING')).toBe('FAILED');
+  expect(of('CANCELED', 'CANCELING')).toBe('CANCELING');
+  expect(of('FINISHED', 'CANCELED')).toBe('CANCELED');
+  expect(of('RUNNING', 'INITIALIZING')).toBe('INITIALIZING');
+  expect(of('RUNNING', 'FINISHED')).toBe('RUNNING');
+  expect(of('FINISHED', 'DEPLOYING')).toBe('RUNNING');
+  expect(of('FINISHED', 'FINISHED')).toBe('FINISHED');
+  expect(of('DEPLOYING', 'SCHEDULED')).toBe('CREATED');
+});
