@@ -1,7 +1,7 @@
 import type { Sweeper } from '../../ha/stores/sweeper.ts';
 import type { CheckpointStores } from '../checkpoint/ports.ts';
 
-import type { JobManagerHandler, WorkerRegistration } from '../contracts/job-manager-gateway.ts';
+import type { JobManagerHandler } from '../contracts/job-manager-gateway.ts';
 import type { LeaderContender, Leadership } from '../contracts/leadership.ts';
 import type { Dispatcher } from '../dispatcher/dispatcher.ts';
 import { JobMaster } from '../jobmaster/job-master.ts';
@@ -9,7 +9,7 @@ import { NotLeaderError } from '../kernel/errors.ts';
 import type { FencingToken } from '../kernel/ids.ts';
 import { BackgroundTasks } from '../kernel/lifecycle.ts';
 import { ResourceManager } from '../resourcemanager/resource-manager.ts';
-import type { WorkerConnection } from '../resourcemanager/worker-monitor.ts';
+import type { TaskManagerConnection } from '../resourcemanager/registered-worker.ts';
 import type { ProcessDeps } from './open-stores.ts';
 
 export interface LeaderRoleDeps extends ProcessDeps {
@@ -17,7 +17,7 @@ export interface LeaderRoleDeps extends ProcessDeps {
   readonly checkpoints: CheckpointStores;
   readonly sweeper: Sweeper;
   /** Opens a worker's gateway under a token. */
-  readonly connectWorker: (registration: WorkerRegistration, token: FencingToken) => WorkerConnection;
+  readonly connectWorker: (rpcAddress: string, token: FencingToken) => TaskManagerConnection;
   /** Told of every change, for people. */
   readonly onChange: (
     kind: 'granted' | 'suspended' | 'resumed' | 'revoked',
@@ -38,9 +38,6 @@ interface Term {
   readonly leadership: Leadership;
   readonly resources: ResourceManager;
 }
-
-/** How long a job that does not fit may be passed by smaller ones. */
-const RESERVE_AFTER_MS = 10_000;
 
 /**
  * What a master does while it leads: a ResourceManager and the Dispatcher's term, made together when
@@ -69,12 +66,16 @@ export class LeaderRole implements LeaderContender {
     this.deps.onChange('granted', token, 'won the election');
     const abdicate = (reason: string) => leadership.abdicate(reason);
     const resources = new ResourceManager(
-      { ...this.deps, connect: (worker) => this.deps.connectWorker(worker, token), onFenced: abdicate },
       {
+        ...this.deps,
+        connectTaskManager: (rpcAddress) => this.deps.connectWorker(rpcAddress, token),
+        onFenced: (error) => abdicate(error.message),
+      },
+      {
+        token,
         heartbeatIntervalMs: this.options.heartbeatIntervalMs,
         heartbeatTimeoutMs: this.options.heartbeatTimeoutMs,
         spreadOut: this.options.spreadOut,
-        reserveAfterMs: RESERVE_AFTER_MS,
       },
     );
     this.term = { leadership, resources };
@@ -142,11 +143,9 @@ export class LeaderRole implements LeaderContender {
     const { dispatcher } = this.deps;
     return {
       registerTaskManager: async (registration, token) =>
-        this.present(token).resources.registerTaskManager(registration),
-      disconnectTaskManager: async ({ taskManagerId, reason }, token) => {
-        this.present(token).resources.disconnectTaskManager(taskManagerId, reason);
-        return {};
-      },
+        this.present(token).resources.registerTaskManager(registration, token),
+      disconnectTaskManager: async (goodbye, token) =>
+        this.present(token).resources.disconnectTaskManager(goodbye, token),
       updateTaskState: (report, token) => dispatcher.updateTaskState(report, token),
       acknowledgeCheckpoint: (ack, token) => dispatcher.acknowledgeCheckpoint(ack, token),
       declineCheckpoint: (decline, token) => dispatcher.declineCheckpoint(decline, token),

@@ -141,7 +141,7 @@ async function startRoles(
       dispatcher,
       checkpoints: stores.checkpoints,
       sweeper,
-      connectWorker: (_registration, token) =>
+      connectWorker: (_address, token) =>
         localGateway(taskManagerGatewaySpec, started(taskManager), { token, validate: false }),
       onChange: () => undefined,
     },

@@ -76,7 +76,7 @@ async function startJobManager(c: Configuration, log: Logger, version: string, s
       dispatcher,
       checkpoints: stores.checkpoints,
       sweeper,
-      connectWorker: ({ rpcAddress }, token) =>
+      connectWorker: (rpcAddress, token) =>
         connectGateway(taskManagerGatewaySpec, 'taskmanager', rpcAddress, { ...deps, token }),
       onChange: (kind, token, reason) => events.add(kind, replicaId, token.toString(), reason),
     },

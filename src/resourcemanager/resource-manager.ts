@@ -71,16 +71,12 @@ export class ResourceManager
   private closed = false;
   private nextRequestId = 0;
 
-  private constructor(
+  constructor(
     private readonly deps: ResourceManagerDeps,
     private readonly options: ResourceManagerOptions,
   ) {
     this.background = new BackgroundTasks(deps.log);
     this.sweeping = every(deps.clock, Math.max(10, this.graceMs / 4), () => this.sweep());
-  }
-
-  static async start(deps: ResourceManagerDeps, options: ResourceManagerOptions): Promise<ResourceManager> {
-    return new ResourceManager(deps, options);
   }
 
   async registerTaskManager(
@@ -321,7 +317,7 @@ export class ResourceManager
   }
 
   private freeSlots(): FreeSlot[] {
-    return [...this.workers.values()].flatMap(({ worker }) => worker.freeSlots());
+    return [...this.workers.values()].flatMap(({ worker, monitor }) => (monitor.responsive ? worker.freeSlots() : []));
   }
 
   private matching() {

@@ -1,9 +1,9 @@
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { ensureInfra, packageRoot } from '../../../test-support/ensure-infra.ts';
 import { EtcdCluster } from '../../../test-support/etcd-cluster.ts';
-import { makeTempFolder, removeTempFolder } from '../../../test-support/guardian.ts';
 import { LocalCluster } from '../../../test-support/local-cluster.ts';
 import { Rgw } from '../../../test-support/rgw.ts';
 import { RestClient } from '../../client/rest-client.ts';
@@ -151,13 +151,14 @@ async function main(): Promise<void> {
   });
   if (values.ha !== 'embedded' && values.ha !== 'etcd')
     throw new Error(`--ha ${values.ha}: embedded and etcd are possible`);
-  const folder = makeTempFolder('demo');
+  // Removed only after a PASS: after anything else somebody will want the logs.
+  const folder = mkdtempSync(join(tmpdir(), 'millrace-demo-'));
   const print = (line: string) => console.log(line);
   try {
     const pass = await runDemo({ ha: values.ha, folder, print });
     process.exitCode = pass ? 0 : 1;
     if (values.keep || !pass) print(`logs and output are kept in ${folder}`);
-    else removeTempFolder(folder);
+    else rmSync(folder, { recursive: true });
   } catch (error) {
     print(`FAIL: ${asError(error).message}`);
     print(`logs are kept in ${folder}`);
