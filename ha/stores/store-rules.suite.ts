@@ -1,0 +1,487 @@
+import { describe, expect, test } from 'vitest';
+import type { JobGraph } from '../../src/contracts/job-graph.ts';
+import { isMillraceError } from '../../src/kernel/errors.ts';
+import {
+  endOf,
+  graphOf,
+  Interruption,
+  INTERRUPTIONS,
+  type Leader,
+  type StoreBackend,
+  World,
+} from './store-world.fixture.ts';
+
+/** A transition made of several writes, and what must hold however it was interrupted. */
+interface Transition<T> {
+  readonly prepare?: (leader: Leader, world: World) => Promise<void>;
+  readonly act: (leader: Leader, world: World) => Promise<T>;
+  /**
+   * Asked of the next leader, after it has recovered. `answer` is what the caller was told, or
+   * undefined when it was told nothing, or an error.
+   */
+  readonly then: (next: Leader, world: World, answer: T | undefined) => Promise<void>;
+}
+
+const JOB = graphOf(1);
+const JOB_ID = JOB.jobId;
+
+/**
+ * The rules of "Submission", "Checkpoints" and "Termination", each interrupted at every write of its
+ * transition, in every way; then a new leader recovers. Run against the model and against real stores.
+ */
+export function storeRules(open: () => StoreBackend): void {
+  async function interruptEverywhere<T>(transition: Transition<T>): Promise<void> {
+    for (const kind of INTERRUPTIONS) {
+      for (let step = 0, fired = true; fired; step++) {
+        const interruption = new Interruption(kind, step);
+        fired = await interruptOnce(transition, interruption).catch((error: unknown) => {
+          throw new Error(`${kind} at write ${step}: ${error instanceof Error ? error.message : ''}`, { cause: error });
+        });
+        expect(step, 'a transition has an end').toBeLessThan(50);
+      }
+    }
+  }
+
+  async function interruptOnce<T>(transition: Transition<T>, interruption: Interruption): Promise<boolean> {
+    const world = new World(open());
+    await transition.prepare?.(await world.leader(), world);
+    const first = await world.leader(interruption);
+    let answer: T | undefined;
+    try {
+      const told = await transition.act(first, world);
+      if (!interruption.dead) answer = told;
+    } catch (error) {
+      if (!interruption.fired) throw error; // Nothing was wrong, so nothing may fail.
+    }
+    const next = await world.leader();
+    await world.recover(next);
+    await transition.then(next, world, answer);
+    await world.check(next);
+    return interruption.fired;
+  }
+
+  const submit = (graph: JobGraph, idempotencyKey?: string) => (leader: Leader) =>
+    leader.jobGraphs.submit(graph, leader.token, idempotencyKey === undefined ? {} : { idempotencyKey });
+
+  const withJob = async (leader: Leader) => void (await submit(JOB)(leader));
+
+  const withCheckpoints =
+    (graph: JobGraph, count: number, savepoints: readonly number[] = []) =>
+    async (leader: Leader, world: World) => {
+      await submit(graph)(leader);
+      for (let n = 1; n <= count; n++) {
+        const id = await leader.checkpoints.counter(graph.jobId).next(leader.token);
+        const kind = savepoints.includes(n) ? 'SAVEPOINT' : 'CHECKPOINT';
+        await leader.checkpoints.completed(graph.jobId).add(await world.snapshot(graph, id, { kind }), leader.token);
+      }
+    };
+
+  const end = (graph: JobGraph, status: 'FINISHED' | 'CANCELED' | 'FAILED') => (leader: Leader) => {
+    const { result, details } = endOf(graph, status);
+    return leader.jobResults.complete(result, details, leader.token);
+  };
+
+  const ids = async (leader: Leader, graph = JOB) =>
+    (await leader.checkpoints.completed(graph.jobId).listIds()).map((one) => one.checkpointId);
+
+  describe('Submission', () => {
+    test('a job that was answered for is never lost, and submitted again it is the same job, once', async () => {
+      await interruptEverywhere({
+        act: submit(JOB, 'key'),
+        then: async (next, _world, answer) => {
+          const before = (await next.jobGraphs.list()).map((one) => one.jobId);
+          if (answer !== undefined) expect(before).toEqual([JOB_ID]);
+          const again = await submit(JOB, 'key')(next);
+          expect(again).toEqual({ jobId: JOB_ID, outcome: before.length === 0 ? 'created' : 'duplicate' });
+          expect((await next.jobGraphs.list()).map((one) => one.jobId)).toEqual([JOB_ID]);
+          expect(await next.jobGraphs.load(JOB_ID)).toEqual(JOB);
+        },
+      });
+    });
+
+    test('one idempotency key stands for one job, whatever job ids it comes with', async () => {
+      await interruptEverywhere({
+        act: submit(JOB, 'key'),
+        then: async (next, _world, answer) => {
+          const { jobId } = await submit(graphOf(2), 'key')(next);
+          if (answer !== undefined) expect(jobId).toBe(JOB_ID);
+          expect((await next.jobGraphs.list()).map((one) => one.jobId)).toEqual([jobId]);
+          expect(await next.jobGraphs.findByIdempotencyKey('key')).toBe(jobId);
+          expect((await submit(graphOf(3), 'key')(next)).jobId).toBe(jobId);
+        },
+      });
+    });
+
+    test('a job that has ended is not run again by a late submission', async () => {
+      await interruptEverywhere({
+        prepare: withJob,
+        act: end(JOB, 'FINISHED'),
+        then: async (next) => {
+          expect(await submit(JOB)(next)).toEqual({ jobId: JOB_ID, outcome: 'duplicate' });
+          const running = (await next.jobGraphs.list()).length;
+          expect(running + (await next.jobResults.list()).length).toBe(1);
+        },
+      });
+    });
+
+    test('a job keeps its bundle when its jar is deleted, and no job gets a bundle that is gone', async () => {
+      const bytes = new TextEncoder().encode('export const main = () => {}');
+      await interruptEverywhere({
+        prepare: async (leader) => void (await leader.jars.put('job.mjs', bytes, ['main'], leader.token)),
+        act: async (leader) => {
+          const [view] = await leader.jars.list();
+          if (view === undefined) throw new Error('the jar is there');
+          const { objectKey, digest } = await leader.jars.get(view.id);
+          const bundle = {
+            kind: 'object' as const,
+            objectKey,
+            digest,
+            bytes: bytes.length,
+            args: [] as string[],
+          } satisfies JobGraph['bundle'];
+          await submit({ ...JOB, bundle })(leader);
+          await leader.jars.delete(view.id, leader.token);
+          return bundle;
+        },
+        then: async (next, world, bundle) => {
+          await world.check(next);
+          if (bundle === undefined) return;
+          await expect(submit({ ...graphOf(2), bundle })(next)).rejects.toMatchObject({ code: 'NOT_FOUND' });
+          await end(JOB, 'FINISHED')(next);
+          await world.recover(next);
+          await world.check(next);
+          expect(await world.backend.objects.size(bundle.objectKey)).toBeUndefined();
+        },
+      });
+    });
+
+    test('an acknowledged cancel survives, and ends with its job', async () => {
+      await interruptEverywhere({
+        prepare: withJob,
+        act: async (leader) => {
+          await leader.jobGraphs.requestCancel(JOB_ID, leader.token);
+          return 'acknowledged';
+        },
+        then: async (next, _world, answer) => {
+          const [job] = await next.jobGraphs.list();
+          if (answer !== undefined) expect(job?.cancelRequested).toBe(true);
+          await next.jobGraphs.requestCancel(JOB_ID, next.token);
+          expect((await next.jobGraphs.list())[0]?.cancelRequested).toBe(true);
+          await end(JOB, 'CANCELED')(next);
+          await expect(next.jobGraphs.requestCancel(JOB_ID, next.token)).rejects.toMatchObject({ code: 'NOT_FOUND' });
+          await next.jobResults.cleanUp(JOB_ID, next.token);
+        },
+      });
+    });
+
+    test('an uploaded jar is there whole or not at all', async () => {
+      const bytes = new TextEncoder().encode('export default () => {}');
+      await interruptEverywhere({
+        act: (leader) => leader.jars.put('my job.mjs', bytes, ['default'], leader.token),
+        then: async (next, world, answer) => {
+          const jars = await next.jars.list();
+          if (answer !== undefined) expect(jars).toEqual([answer]);
+          for (const { id } of jars) await next.jars.delete(id, next.token);
+          await world.check(next);
+          expect(await world.objectKeys()).toEqual([]);
+        },
+      });
+    });
+  });
+
+  describe('Checkpoints', () => {
+    test('a checkpoint is completed by its pointer, with everything that it names, or it never was', async () => {
+      await interruptEverywhere({
+        prepare: withCheckpoints(JOB, 1),
+        act: async (leader, world) =>
+          leader.checkpoints.completed(JOB_ID).add(await world.snapshot(JOB, 2), leader.token),
+        then: async (next, _world, answer) => {
+          const known = await ids(next);
+          expect([[1], [1, 2]]).toContainEqual(known);
+          if (answer === undefined) return;
+          expect(known).toEqual([1, 2]);
+          expect(await next.checkpoints.completed(JOB_ID).read(2)).toEqual(answer);
+          expect(await next.checkpoints.readExternal(answer.metadataKey)).toEqual(answer);
+        },
+      });
+    });
+
+    test('ids strictly rise over all leaders: none is given twice', async () => {
+      const given: number[] = [];
+      await interruptEverywhere({
+        prepare: async (leader) => {
+          given.length = 0;
+          await withJob(leader);
+        },
+        act: async (leader) => {
+          for (let i = 0; i < 3; i++) given.push(await leader.checkpoints.counter(JOB_ID).next(leader.token));
+        },
+        then: async (next) => {
+          const counter = next.checkpoints.counter(JOB_ID);
+          given.push(...(await Promise.all([counter.next(next.token), counter.next(next.token)])).sort());
+          expect(given).toEqual([...new Set(given)].sort((a, b) => a - b));
+        },
+      });
+    });
+
+    test('subsuming keeps the newest, every savepoint, and what they share with what goes', async () => {
+      await interruptEverywhere({
+        prepare: async (leader, world) => {
+          await withCheckpoints(JOB, 4, [2])(leader, world);
+          const completed = leader.checkpoints.completed(JOB_ID);
+          const { metadata } = await completed.read(3);
+          const shared = metadata.operators[0]?.subtasks[0]?.keyed.flatMap(({ handle }) =>
+            handle.kind === 'object' ? [handle.key] : [],
+          );
+          await completed.add(await world.snapshot(JOB, 5, { shared: shared ?? [] }), leader.token);
+        },
+        act: async (leader) => {
+          await leader.checkpoints.completed(JOB_ID).subsume(1, leader.token);
+          return 'subsumed';
+        },
+        then: async (next, world, answer) => {
+          expect((await ids(next)).at(-1)).toBe(5);
+          if (answer === undefined) await next.checkpoints.completed(JOB_ID).subsume(1, next.token);
+          expect(await ids(next)).toEqual([5]);
+          await world.check(next);
+          const retained = (await world.entryKeys()).filter((key) => key.startsWith('retained/'));
+          expect(retained).toHaveLength(1);
+          expect(retained[0]).toContain('000000000002-');
+        },
+      });
+    });
+
+    test('more checkpoints than fit one transaction are subsumed all the same', async () => {
+      const world = new World(open());
+      const leader = await world.leader();
+      await withCheckpoints(JOB, 100, [10, 50])(leader, world);
+      await leader.checkpoints.completed(JOB_ID).subsume(3, leader.token);
+      expect(await ids(leader)).toEqual([98, 99, 100]);
+      await world.check(leader);
+    });
+
+    test('what was uploaded for a checkpoint that never completed is discarded, and nothing of others', async () => {
+      const world = new World(open());
+      const leader = await world.leader();
+      await withCheckpoints(JOB, 1)(leader, world);
+      const before = await world.objectKeys();
+      const other = await world.snapshot(graphOf(2), 1);
+      const foreign = (await world.objectKeys()).filter((key) => !before.includes(key));
+      await world.snapshot(JOB, 2);
+      const late = (await world.objectKeys()).filter((key) => !before.includes(key));
+      expect(other.jobId).not.toBe(JOB_ID);
+      await leader.checkpoints.completed(JOB_ID).discard(late);
+      expect(await world.objectKeys()).toEqual([...before, ...foreign].sort());
+    });
+
+    test('an ended job gains no checkpoint and no id', async () => {
+      const world = new World(open());
+      const leader = await world.leader();
+      await withCheckpoints(JOB, 1)(leader, world);
+      const late = await world.snapshot(JOB, 2);
+      await end(JOB, 'FAILED')(leader);
+      const gone = { code: 'NOT_FOUND' };
+      await expect(leader.checkpoints.completed(JOB_ID).add(late, leader.token)).rejects.toMatchObject(gone);
+      await expect(leader.checkpoints.counter(JOB_ID).next(leader.token)).rejects.toMatchObject(gone);
+      await world.recover(leader);
+      await world.check(leader);
+    });
+  });
+
+  describe('Termination', () => {
+    test('a job runs until it has a result, and the first result stays', async () => {
+      await interruptEverywhere({
+        prepare: withCheckpoints(JOB, 2),
+        act: async (leader) => {
+          await end(JOB, 'FINISHED')(leader);
+          return 'recorded';
+        },
+        then: async (next, _world, answer) => {
+          const running = (await next.jobGraphs.list()).length === 1;
+          if (answer !== undefined) expect(running).toBe(false);
+          // A leader that found it running may end it otherwise; one that found it ended may not.
+          await end(JOB, 'FAILED')(next);
+          expect(await next.jobResults.get(JOB_ID)).toMatchObject({ status: running ? 'FAILED' : 'FINISHED' });
+          expect(await next.jobGraphs.list()).toEqual([]);
+          await next.jobResults.cleanUp(JOB_ID, next.token);
+        },
+      });
+    });
+
+    test('a clean-up that was interrupted is finished by the next leader and leaves the result alone', async () => {
+      await interruptEverywhere({
+        prepare: async (leader, world) => {
+          await withCheckpoints(JOB, 3)(leader, world);
+          await world.snapshot(JOB, 4); // Of a checkpoint that never completed.
+          await end(JOB, 'FINISHED')(leader);
+        },
+        act: (leader) => leader.jobResults.cleanUp(JOB_ID, leader.token),
+        then: async (next, world) => {
+          expect(await next.jobResults.list()).toMatchObject([{ jobId: JOB_ID, status: 'FINISHED', dirty: false }]);
+          expect(await world.entryKeys()).toEqual([`results/${JOB_ID}`]);
+          await world.check(next);
+          expect(await world.objectKeys()).toHaveLength(1); // Its details.
+          expect(await next.jobResults.details(JOB_ID)).toMatchObject({ name: JOB.name, status: 'FINISHED' });
+        },
+      });
+    });
+
+    test('retained checkpoints and savepoints outlive their job and can be restored from', async () => {
+      const checkpointing = { ...JOB.config.checkpointing, externalizedRetention: 'RETAIN_ON_CANCELLATION' } as const;
+      const graph = { ...JOB, config: { ...JOB.config, checkpointing } };
+      const metadataKeys: string[] = [];
+      await interruptEverywhere({
+        prepare: async (leader, world) => {
+          await withCheckpoints(graph, 2, [1])(leader, world);
+          const known = await leader.checkpoints.completed(JOB_ID).listIds();
+          metadataKeys.splice(0, metadataKeys.length, ...known.map((one) => one.metadataKey));
+          await end(graph, 'CANCELED')(leader);
+        },
+        act: (leader) => leader.jobResults.cleanUp(JOB_ID, leader.token),
+        then: async (next, world) => {
+          expect(await next.jobResults.list()).toMatchObject([{ dirty: false }]);
+          await world.check(next);
+          expect((await world.entryKeys()).filter((key) => key.startsWith('retained/'))).toHaveLength(2);
+          for (const key of metadataKeys) await next.checkpoints.readExternal(key);
+          // A second life of the job id starts from nothing, and its end does not touch them.
+          expect(await next.jobResults.expire(0, next.token)).toBe(1);
+          await submit(JOB)(next);
+          expect(await ids(next)).toEqual([]);
+          expect(await next.checkpoints.counter(JOB_ID).next(next.token)).toBe(1);
+          await end(JOB, 'FINISHED')(next);
+          await world.recover(next);
+          for (const key of metadataKeys) await next.checkpoints.readExternal(key);
+        },
+      });
+    });
+
+    test('checkpoints are kept or not as the author asked, by how the job ended', async () => {
+      const kept: string[] = [];
+      for (const retention of [
+        'NO_EXTERNALIZED_CHECKPOINTS',
+        'DELETE_ON_CANCELLATION',
+        'RETAIN_ON_CANCELLATION',
+      ] as const) {
+        for (const status of ['FINISHED', 'CANCELED', 'FAILED'] as const) {
+          const world = new World(open());
+          const leader = await world.leader();
+          const checkpointing = { ...JOB.config.checkpointing, externalizedRetention: retention };
+          const graph = { ...JOB, config: { ...JOB.config, checkpointing } };
+          await withCheckpoints(graph, 1)(leader, world);
+          await end(graph, status)(leader);
+          await world.recover(leader);
+          await world.check(leader);
+          const retained = (await world.entryKeys()).some((key) => key.startsWith('retained/'));
+          if (retained) kept.push(`${retention}: ${status}`);
+        }
+      }
+      expect(kept).toEqual([
+        'DELETE_ON_CANCELLATION: FAILED',
+        'RETAIN_ON_CANCELLATION: CANCELED',
+        'RETAIN_ON_CANCELLATION: FAILED',
+      ]);
+    });
+
+    test('results are forgotten oldest first, clean ones only, with their idempotency keys', async () => {
+      await interruptEverywhere({
+        prepare: async (leader) => {
+          for (let n = 1; n <= 4; n++) {
+            const graph = graphOf(n);
+            await submit(graph, `key ${n}`)(leader);
+            const { result, details } = endOf(graph, 'FINISHED');
+            await leader.jobResults.complete({ ...result, endedWallMs: n }, details, leader.token);
+            if (n !== 1) await leader.jobResults.cleanUp(graph.jobId, leader.token);
+          }
+        },
+        act: (leader) => leader.jobResults.expire(2, leader.token),
+        then: async (next) => {
+          await next.jobResults.expire(2, next.token);
+          expect((await next.jobResults.list()).map((one) => one.endedWallMs)).toEqual([4, 3]);
+          expect(await next.jobGraphs.findByIdempotencyKey('key 1')).toBeUndefined();
+          expect(await next.jobGraphs.findByIdempotencyKey('key 3')).toBe(graphOf(3).jobId);
+        },
+      });
+    });
+  });
+
+  describe('Fencing', () => {
+    const mutations: Readonly<Record<string, (leader: Leader, world: World) => Promise<unknown>>> = {
+      'submitting a job': (leader) => submit(graphOf(7), 'key 7')(leader),
+      'requesting to cancel': (leader) => leader.jobGraphs.requestCancel(JOB_ID, leader.token),
+      'reserving a checkpoint id': (leader) => leader.checkpoints.counter(JOB_ID).next(leader.token),
+      'completing a checkpoint': async (leader, world) =>
+        leader.checkpoints.completed(JOB_ID).add(await world.snapshot(JOB, 9), leader.token),
+      subsuming: (leader) => leader.checkpoints.completed(JOB_ID).subsume(1, leader.token),
+      'ending a job': (leader) => end(JOB, 'FAILED')(leader),
+      'cleaning up': (leader) => leader.jobResults.cleanUp(graphOf(2).jobId, leader.token),
+      'forgetting results': (leader) => leader.jobResults.expire(0, leader.token),
+      'storing a jar': (leader) => leader.jars.put('x.mjs', new Uint8Array([1]), [], leader.token),
+      'deleting a jar': async (leader) => leader.jars.delete((await leader.jars.list())[0]?.id as never, leader.token),
+    };
+
+    async function twoLeaders() {
+      const world = new World(open());
+      const old = await world.leader();
+      await withCheckpoints(JOB, 3)(old, world);
+      await withCheckpoints(graphOf(2), 2)(old, world);
+      await end(graphOf(2), 'FAILED')(old); // Dirty.
+      await submit(graphOf(3))(old);
+      await end(graphOf(3), 'FINISHED')(old);
+      await old.jobResults.cleanUp(graphOf(3).jobId, old.token); // Clean.
+      await old.jars.put('job.mjs', new Uint8Array([1, 2, 3]), ['main'], old.token);
+      return { world, old };
+    }
+
+    for (const [what, mutate] of Object.entries(mutations)) {
+      test(`${what} under an old token is refused, and nothing of it is visible`, async () => {
+        const { world, old } = await twoLeaders();
+        const next = await world.leader();
+        const before = await world.everything();
+        await expect(mutate(old, world)).rejects.toMatchObject({ code: 'FENCED' });
+        expect(await world.everything()).toEqual(before);
+        // The same under the token that leads does happen.
+        await mutate(next, world);
+        expect(await world.everything()).not.toEqual(before);
+        await world.recover(next);
+        await world.check(next);
+      });
+
+      test(`${what}, when the answer is lost and then the leadership, is not taken for a failure`, async () => {
+        for (const lost of ['lost before', 'lost after'] as const) {
+          for (let step = 0, fired = true; fired; step++) {
+            const { world } = await twoLeaders();
+            let next: Leader | undefined;
+            let then: unknown;
+            const interruption = new Interruption(lost, step, async () => {
+              next = await world.leader();
+              then = await world.everything();
+            });
+            const told = await mutate(await world.leader(interruption), world).then(
+              () => 'done',
+              (error: unknown) => (isMillraceError(error) ? error.code : String(error)),
+            );
+            fired = interruption.fired;
+            if (next === undefined) break;
+            // Whatever it tried under the old token after that has not happened.
+            expect(await world.everything()).toEqual(then);
+            if (interruption.during === 'coordination' && lost === 'lost before')
+              expect(['UNKNOWN_OUTCOME'], `at write ${step}`).toContain(told);
+            if (interruption.during === 'coordination' && lost === 'lost after')
+              expect(what === 'cleaning up' ? ['done', 'FENCED'] : ['done'], `at write ${step}`).toContain(told);
+            await world.recover(next);
+            await world.check(next);
+          }
+        }
+      });
+    }
+
+    test('a sweep under an old token removes nothing', async () => {
+      const { world, old } = await twoLeaders();
+      await world.snapshot(JOB, 9);
+      const objects = await world.objectKeys();
+      await world.leader();
+      await expect(world.sweep(old)).rejects.toMatchObject({ code: 'FENCED' });
+      expect(await world.objectKeys()).toEqual(objects);
+    });
+  });
+}
