@@ -143,7 +143,7 @@ test('output that is gone, or has another size than was checkpointed, is an erro
   await expect(open(replaced)).rejects.toMatchObject({ code: 'CORRUPT' });
 });
 
-test('leftovers of older deployments go once a second commit proves that every subtask has opened', async () => {
+test('leftovers of older deployments go once a cut after a commit proves that every subtask has opened', async () => {
   const folder = newFolder();
   const old = writerOf(folder, { subtask: 3, parallelism: 4, deployment: '5-1' });
   await old.open([]);

@@ -42,9 +42,10 @@ import { absolutePath, shown } from './text-file-splits.ts';
  * What is left over is removed late rather than early. When a deployment starts, a hidden file of an
  * older one may belong to the checkpoint restored, and be on its way to *another* subtask that has not
  * opened yet. But every subtask has opened, and so has committed all that was restored, before the first
- * checkpoint of the new deployment completes. So subtask 0 removes files of older deployments when it is
- * told for the second time to commit; the first time may be the end of a job that takes no checkpoints,
- * which proves nothing about the others. Newer deployments' files it never touches: it may be the zombie.
+ * checkpoint of the new deployment completes. Subtask 0 knows of one by a commit that was followed by
+ * another cut (the commit at the end of a job that takes no checkpoints is followed by none, and proves
+ * nothing); with its next commit it removes what older deployments left. Newer deployments' files it
+ * never touches: it may be the zombie.
  */
 export interface FileSinkOptions<T> {
   readonly name?: string;
@@ -133,8 +134,8 @@ class FileSinkWriter<T> implements TwoPhaseCommitWriter<T, FileCommittable> {
   private parts = 0;
   /** Of the present transaction: the last one still takes rows unless it is full. */
   private transaction: Part[] = [];
-  /** The checkpoints whose commits were asked for, as far as needed: none, the first, and that there was another. */
-  private firstCommit: number | undefined;
+  /** What is known of the other subtasks: nothing; a commit came; and it came from a completed checkpoint. */
+  private proof: 'none' | 'committed' | 'all opened' = 'none';
   private swept = false;
 
   constructor(
@@ -173,16 +174,15 @@ class FileSinkWriter<T> implements TwoPhaseCommitWriter<T, FileCommittable> {
     // The cut: rows from here on go to new parts. Nothing is awaited before it.
     const cut = this.transaction;
     this.transaction = [];
+    // Nothing is cut after the end of a job, so the commit before was not that one.
+    if (this.proof === 'committed') this.proof = 'all opened';
     return this.prepare(cut);
   }
 
-  async commit(
-    committables: readonly FileCommittable[],
-    { checkpointId }: { readonly checkpointId: number },
-  ): Promise<void> {
+  async commit(committables: readonly FileCommittable[], _context: { readonly checkpointId: number }): Promise<void> {
     await this.commitAll(committables);
-    this.firstCommit ??= checkpointId;
-    if (this.swept || this.owner.subtaskIndex !== 0 || checkpointId === this.firstCommit) return;
+    if (this.proof === 'none') this.proof = 'committed';
+    if (this.proof !== 'all opened' || this.swept || this.owner.subtaskIndex !== 0) return;
     this.swept = true;
     await sweepOlderDeployments(this.folder, this.owner);
   }
