@@ -1,6 +1,9 @@
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { DEFAULT_JOB_CONFIG } from '../api/job-settings.ts';
 import type { ProgramPlanner, StoredJar } from '../dispatcher/ports.ts';
@@ -11,6 +14,7 @@ import { asJarId, asJobId } from '../kernel/ids.ts';
 import { silentLogger } from '../kernel/log.ts';
 import { SystemRandom } from '../kernel/random.ts';
 import { IsolatedPlanner, type IsolatedPlannerOptions } from './isolated-planner.ts';
+import type { PlanTask } from './plan-messages.ts';
 import { buildTestPackage, type TestPackage } from './testing/test-package.ts';
 
 let root = '';
@@ -46,7 +50,7 @@ function start(options: Partial<IsolatedPlannerOptions> = {}): IsolatedPlanner {
       timeoutMs: 10_000,
       defaults: { parallelism: 1, config: DEFAULT_JOB_CONFIG },
       packageRoot: built.packageRoot,
-      workerUrl: built.workerUrl,
+      childUrl: built.childUrl,
       ...options,
     },
   );
@@ -211,19 +215,64 @@ test('a program that hangs is ended in time, whether it waits or spins', async (
   await impatient.close();
 });
 
-test('a program cannot end the server: exit, kill and memory end its own thread at most', async () => {
+test('a program cannot end the server: exit, signals and memory end its own process at most', async () => {
   await expect(plan('export function main() { console.log("bye"); process.exit(3); }')).rejects.toMatchObject({
     code: 'PROGRAM',
     message: expect.stringContaining('process.exit, code 3'),
   });
-  await expect(plan('export function main() { process.kill(process.pid, "SIGKILL"); }')).rejects.toMatchObject({
-    message: expect.stringContaining('process.kill is not allowed'),
-  });
-  const small = start({ heapBytesMax: 32 * 1024 * 1024 });
   await expect(
-    plan('export function main() { const all = []; for (;;) all.push(new Array(1000).fill({})); }', {}, small),
-  ).rejects.toMatchObject({ code: 'PROGRAM', message: expect.stringContaining('more than 32 MB') });
+    plan(
+      'export async function main() { process.kill(process.pid, "SIGTERM"); await new Promise((r) => setTimeout(r, 5000)); }',
+    ),
+  ).rejects.toMatchObject({ code: 'PROGRAM', message: expect.stringContaining('was ended by SIGTERM') });
+  const small = start({ heapBytesMax: 32 * 1024 * 1024 });
+  for (const grow of [
+    '[]; for (;;) all.push(new Array(1000).fill({}))',
+    'new Map(); for (let i = 0; ; i++) all.set("k" + i, {})',
+  ]) {
+    await expect(plan(`export function main() { const all = ${grow}; }`, {}, small)).rejects.toMatchObject({
+      code: 'PROGRAM',
+      message: expect.stringContaining('needs more than 32 MB'),
+    });
+  }
   await small.close();
+});
+
+test('what a program starts ends with it', async () => {
+  const pidFile = join(root, 'grandchild.pid');
+  await plan(`
+    import { spawn } from 'node:child_process';
+    import { writeFileSync } from 'node:fs';
+    export function main(env) {
+      const child = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)'], { stdio: 'ignore' });
+      writeFileSync(${JSON.stringify(pidFile)}, String(child.pid));
+      env.fromElements(1).print();
+    }`);
+  // A container without an init process keeps the dead as zombies: they count as ended.
+  const alive = () => {
+    const stat = `/proc/${readFileSync(pidFile, 'utf8')}/stat`;
+    return existsSync(stat) && !/\) Z /.test(readFileSync(stat, 'utf8'));
+  };
+  await expect.poll(alive).toBe(false);
+});
+
+test('a program that spins ends in time even when the server is gone', async () => {
+  const bundle = join(root, 'spins.mjs');
+  writeFileSync(bundle, 'export function main() { for (;;); }');
+  const child = fork(fileURLToPath(built.childUrl), [], { serialization: 'advanced' });
+  const task: PlanTask = {
+    bundleName: 'spins.mjs',
+    moduleUrl: pathToFileURL(bundle).href,
+    libraryUrl: pathToFileURL(join(built.packageRoot, 'dist/library.js')).href,
+    entryClass: undefined,
+    args: [],
+    defaults: { parallelism: 1, config: DEFAULT_JOB_CONFIG },
+    mode: 'plan',
+    timeLimitMs: 500,
+  };
+  child.send(task);
+  const [code, killedBy] = await once(child, 'exit');
+  expect([code, killedBy]).toEqual([null, 'SIGKILL']);
 });
 
 test('a main that builds another graph each time is refused before anything runs', async () => {

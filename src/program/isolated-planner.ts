@@ -15,7 +15,7 @@ import { checkBundleBytes } from './check-bundle.ts';
 import { Limiter } from './limiter.ts';
 import { locateSyntaxError } from './locate-syntax-error.ts';
 import type { PlanAnswer, PlanTask } from './plan-messages.ts';
-import { runInWorker } from './plan-thread.ts';
+import { runInProcess } from './plan-process.ts';
 import type { ObjectBundleRef } from './program-loader.ts';
 
 /** An uploaded bundle, as the planner needs it. */
@@ -44,9 +44,9 @@ export interface IsolatedPlannerOptions {
   readonly heapBytesMax?: number;
   /** Programs planned at once; default 2. */
   readonly concurrent?: number;
-  /** The package that `import 'millrace'` stands for, and the worker's file; default: this package's own. */
+  /** The package that `import 'millrace'` stands for, and the file of the process; default: this package's own. */
   readonly packageRoot?: string;
-  readonly workerUrl?: URL;
+  readonly childUrl?: URL;
 }
 
 /** Programs that may wait for their turn; more are refused with `UNAVAILABLE`. */
@@ -54,9 +54,12 @@ const WAITING_MAX = 32;
 const HEAP_BYTES_MAX = 256 * 1024 * 1024;
 
 /**
- * Runs users' programs to learn their graphs: each in a worker thread of its own with a limit on time and
- * memory, on a copy of the bundle that is removed afterwards. A plan is made twice, in two threads: a
+ * Runs users' programs to learn their graphs: each in a process of its own with limits on time and
+ * memory, on a copy of the bundle that is removed afterwards. A plan is made twice, in two processes: a
  * `main` that is not deterministic is refused here and not in the middle of a recovery.
+ *
+ * This protects a server from programs that are wrong. It is no sandbox: a program may do whatever the
+ * server's user may, here as in a slot.
  */
 export class IsolatedPlanner implements Closeable {
   private readonly limiter: Limiter;
@@ -136,7 +139,7 @@ export class IsolatedPlanner implements Closeable {
           }),
       submittedWallMs: this.deps.clock.wallMs(),
     };
-    // It comes from a thread in which somebody else's code ran.
+    // It comes from a process in which somebody else's code ran.
     const parsed = jobGraphSchema.safeParse(graph);
     if (parsed.success) return parsed.data;
     const problems = parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
@@ -181,13 +184,15 @@ export class IsolatedPlanner implements Closeable {
     }
   }
 
-  private async ask(task: PlanTask & { readonly path: string }): Promise<Exclude<PlanAnswer, { kind: 'failed' }>> {
+  private async ask(
+    task: Omit<PlanTask, 'timeLimitMs'> & { readonly path: string },
+  ): Promise<Exclude<PlanAnswer, { kind: 'failed' }>> {
     const { path, ...data } = task;
-    const { answer, output } = await runInWorker(data, {
+    const { answer, output } = await runInProcess(data, {
       clock: this.deps.clock,
       timeoutMs: this.options.timeoutMs,
       heapBytesMax: this.options.heapBytesMax ?? HEAP_BYTES_MAX,
-      workerUrl: this.options.workerUrl ?? new URL('./plan-worker.js', import.meta.url),
+      childUrl: this.options.childUrl ?? new URL('./plan-child.js', import.meta.url),
       signal: this.closing.signal,
     });
     if (output !== '') this.deps.log.debug({ jar: task.bundleName, output }, 'program printed while it was planned');
@@ -233,5 +238,5 @@ async function allOrFirstFailure<T>(promises: readonly Promise<T>[]): Promise<T[
 }
 
 function unexpected(name: string): MillraceError {
-  return new MillraceError('PROGRAM', `${name} interfered with the thread in which it was planned`);
+  return new MillraceError('PROGRAM', `${name} interfered with the process in which it was planned`);
 }

@@ -2,7 +2,7 @@ import type { EnvironmentDefaults } from '../api/execution-context.ts';
 import type { JobPlan } from '../contracts/job-graph.ts';
 import type { ErrorInfo } from '../kernel/errors.ts';
 
-/** What the planner tells its worker thread, as `workerData`. */
+/** What the planner tells the process that runs a program. */
 export interface PlanTask {
   readonly bundleName: string;
   readonly moduleUrl: string;
@@ -12,6 +12,8 @@ export interface PlanTask {
   readonly defaults: EnvironmentDefaults;
   /** `inspect` only lists entries; `plan` builds the graph; `plan-with-splits` asks the sources as well. */
   readonly mode: 'inspect' | 'plan' | 'plan-with-splits';
+  /** The process ends itself after this long, whatever happens to the planner. */
+  readonly timeLimitMs: number;
 }
 
 /** The one message that comes back. */

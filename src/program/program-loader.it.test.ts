@@ -55,7 +55,7 @@ async function planned(source: string, options: { parallelism?: number; args?: s
       timeoutMs: 10_000,
       defaults: { parallelism: 1, config: DEFAULT_JOB_CONFIG },
       packageRoot: built.packageRoot,
-      workerUrl: built.workerUrl,
+      childUrl: built.childUrl,
     },
   );
   const jar = { name: 'job.mjs', objectKey: digest, digest, bytes: bytes.length };

@@ -9,14 +9,14 @@ const here = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 
 export interface TestPackage {
   readonly packageRoot: string;
-  readonly workerUrl: URL;
+  readonly childUrl: URL;
   /** The loader on the package's own modules. */
   readonly BundleProgramLoader: typeof BundleProgramLoader;
 }
 
 /**
- * Builds a small package `millrace` in `root` out of the sources: the API and the planner's worker. So
- * these tests run real threads on real modules, whatever state `dist` is in.
+ * Builds a small package `millrace` in `root` out of the sources: the API and the planner's process. So
+ * these tests run real processes on real modules, whatever state `dist` is in.
  */
 export async function buildTestPackage(root: string): Promise<TestPackage> {
   const dist = join(root, 'dist');
@@ -28,7 +28,7 @@ export async function buildTestPackage(root: string): Promise<TestPackage> {
   await build({
     entryPoints: {
       library: here('library.fixture.ts'),
-      'plan-worker': here('../plan-worker.ts'),
+      'plan-child': here('../plan-child.ts'),
       loader: here('../program-loader.ts'),
     },
     outdir: dist,
@@ -48,7 +48,7 @@ export async function buildTestPackage(root: string): Promise<TestPackage> {
   const loader = await nativeImport(pathToFileURL(join(dist, 'loader.js')).href);
   return {
     packageRoot: root,
-    workerUrl: pathToFileURL(join(dist, 'plan-worker.js')),
+    childUrl: pathToFileURL(join(dist, 'plan-child.js')),
     ...(loader as Pick<TestPackage, 'BundleProgramLoader'>),
   };
 }
