@@ -30,10 +30,10 @@ export class LosingProxy {
   }
 
   /**
-   * From now on answers are lost; resolves once one of at least `minBytes` was (a mere
-   * acknowledgement of HTTP/2 is smaller), and lets later ones pass.
+   * From now on answers are lost; resolves once one of at least `minBytes` was (what HTTP/2 sends of
+   * its own, pings and window updates, is smaller), and lets later ones pass.
    */
-  loseNextAnswer(minBytes = 30): Promise<void> {
+  loseNextAnswer(minBytes = 64): Promise<void> {
     return new Promise((done) => {
       this.losing = { minBytes, done };
     });
