@@ -30,7 +30,8 @@ import { absolutePath, shown } from './text-file-splits.ts';
  *   F1. A name belongs to one writer for ever (job, deployment, random writer id, number), so no two
  *       writers ever write one file, and a rename never replaces one.
  *   F2. Output becomes visible by the rename in `commit` or in `open(restored)` only, and both get
- *       only files that are in a completed checkpoint.
+ *       only files that are in a completed checkpoint (or, in a job that takes none, all at its end:
+ *       such a job promises nothing across restarts).
  *   F3. If the zombie's checkpoint completed, then the new deployment restored it or a later one (recovery
  *       takes the newest), which holds the same file, or was taken after it was renamed. Zombie and new
  *       writer then rename the same file to the same name: it happens once, whoever is first. The file was
