@@ -26,6 +26,7 @@ export interface HeartbeatOptions {
 
 /** Refusals in a row that prove a dead process. One may be a restart of the worker's server; two are not chance. */
 const REFUSALS = 2;
+const OVERDUE_INTERVALS = 2.5;
 /** Longer than the first reconnect back-off of the RPC layer, so that each refusal is of a connect of its own. */
 const PROBE_AGAIN_MS = 100;
 
@@ -35,7 +36,9 @@ const PROBE_AGAIN_MS = 100;
  * are never taken as proof before the time-out.
  */
 export class HeartbeatMonitor {
+  /** From when the time-out counts. */
   private lastAnsweredMs: number;
+  private heardMs: number;
   private lastTickMs: number;
   private refusals = 0;
   private asking = false;
@@ -49,9 +52,15 @@ export class HeartbeatMonitor {
     private readonly options: HeartbeatOptions,
   ) {
     this.lastAnsweredMs = deps.clock.nowMs();
+    this.heardMs = this.lastAnsweredMs;
     this.lastTickMs = this.lastAnsweredMs;
     this.background = new BackgroundTasks(deps.log);
     this.ticking = every(deps.clock, options.intervalMs, () => this.tick());
+  }
+
+  /** Whether the worker answers as it should: one that does not yet count as lost is still no place for a new job. */
+  get responsive(): boolean {
+    return this.deps.clock.nowMs() - this.heardMs <= OVERDUE_INTERVALS * this.options.intervalMs;
   }
 
   /** Asks at once: the connection broke, or the worker has registered again. */
@@ -90,6 +99,7 @@ export class HeartbeatMonitor {
       if (this.closed) return;
       this.refusals = 0;
       this.lastAnsweredMs = Math.max(this.lastAnsweredMs, sentMs);
+      this.heardMs = sentMs;
       this.deps.answered(report, askedAt);
     } catch (error) {
       if (!this.closed) this.onFailure(asError(error));

@@ -74,13 +74,12 @@ export function pickSlots(
   }
   const picked = [...own];
   while (picked.length < count) {
-    const slots = options.spreadOut
-      ? leastUsed(byWorker, options.slotsOfWorker)
-      : fewestWorkers(byWorker, count - picked.length);
-    const slot = slots?.shift();
-    if (slot === undefined) return undefined;
-    picked.push(slot);
-    if (slots?.length === 0) byWorker.delete(slot.taskManagerId);
+    const remaining = count - picked.length;
+    const slots = options.spreadOut ? leastUsed(byWorker, options.slotsOfWorker) : fewestWorkers(byWorker, remaining);
+    const [first] = slots ?? [];
+    if (slots === undefined || first === undefined) return undefined;
+    picked.push(...slots.splice(0, options.spreadOut ? 1 : remaining));
+    if (slots.length === 0) byWorker.delete(first.taskManagerId);
   }
   return picked;
 }
