@@ -6,7 +6,7 @@ import type { Logger } from '../../src/kernel/log.ts';
 import type { Random } from '../../src/kernel/random.ts';
 import { DirectoryObjectStore, type DirectoryObjectStoreOptions } from './directory-object-store.ts';
 import { MemoryObjectStore } from './memory-object-store.ts';
-import { S3ObjectStore, type S3ObjectStoreOptions } from './s3-object-store.ts';
+import type { S3ObjectStoreOptions } from './s3-object-store.ts';
 
 export interface ObjectStoreDeps {
   readonly clock: Clock;
@@ -32,8 +32,11 @@ export async function createObjectStore(
 ): Promise<ObjectStore> {
   const [scheme = ''] = uri.split(':', 1);
   switch (uri.includes(':') ? scheme.toLowerCase() : '') {
-    case 's3':
+    case 's3': {
+      // Loaded only here: the SDK takes a second or more, which slots of an embedded cluster need not wait for.
+      const { S3ObjectStore } = await import('./s3-object-store.ts');
       return S3ObjectStore.start(deps, { ...options.s3, ...parseS3(uri) });
+    }
     case 'file':
       return DirectoryObjectStore.start(deps, { ...options.directory, directory: parseFile(uri) });
     case 'memory':

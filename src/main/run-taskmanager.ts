@@ -19,6 +19,9 @@ import type { SlotWorkerData } from './slot-worker.ts';
 import { temporaryDir } from './temporary-dir.ts';
 import { untilTold } from './until-told.ts';
 
+/** Each costs some 30 MB. */
+const SPARE_THREADS_MAX = 4;
+
 /** Runs a worker until the process is told to stop; then it says goodbye to the leader and ends its tasks. */
 export async function runTaskManager(c: Configuration, log: Logger): Promise<void> {
   const stack = new CloseStack();
@@ -55,6 +58,8 @@ async function startTaskManager(c: Configuration, log: Logger, stack: CloseStack
     heapBytes: c.slotHeapBytes,
     listenHost: c.taskmanagerBindHost,
     advertisedHost: c.taskmanagerHost,
+    // So that a job that restarts on this worker does not wait for code to load.
+    spareThreads: Math.min(c.slots, SPARE_THREADS_MAX),
   });
   // Closed by the TaskManager; by the stack too, for the case that the start fails in between.
   stack.add('slots', () => slotHost.close());
