@@ -179,15 +179,13 @@ export class SlotCluster {
     this.trigger(checkpointId);
     const acksOf = () =>
       this.acks.filter((ack) => ack.checkpointId === checkpointId && ack.deployment === this.deployment);
-    await until(
-      `checkpoint ${checkpointId}`,
-      () => {
-        const declined = this.declines.find((decline) => decline.checkpointId === checkpointId);
-        if (declined !== undefined) throw new Error(declined.reason.stack ?? declined.reason.message);
-        return acksOf().length === plan.tasks.length;
-      },
-      { everyMs: 2, timeoutMs: 5_000 },
-    );
+    const declined = () => this.declines.find((decline) => decline.checkpointId === checkpointId);
+    await until(`checkpoint ${checkpointId}`, () => declined() !== undefined || acksOf().length === plan.tasks.length, {
+      everyMs: 2,
+      timeoutMs: 5_000,
+    });
+    const reason = declined()?.reason;
+    if (reason !== undefined) throw new Error(reason.stack ?? reason.message);
     return {
       formatVersion: 1,
       jobId: TEST_JOB,
