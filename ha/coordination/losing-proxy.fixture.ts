@@ -7,7 +7,7 @@ import { type AddressInfo, connect, createServer, type Server, type Socket } fro
  * nothing of what it surely did.
  */
 export class LosingProxy {
-  private losing: { readonly minBytes: number; readonly done: () => void } | undefined;
+  private losing: (() => void) | undefined;
   private readonly sockets = new Set<Socket>();
   connections = 0;
 
@@ -29,13 +29,10 @@ export class LosingProxy {
     return `http://127.0.0.1:${(this.server.address() as AddressInfo).port}`;
   }
 
-  /**
-   * From now on answers are lost; resolves once one of at least `minBytes` was (what HTTP/2 sends of
-   * its own, pings and window updates, is smaller), and lets later ones pass.
-   */
-  loseNextAnswer(minBytes = 64): Promise<void> {
+  /** From now on nothing that the server says passes; resolves once an answer to a call was lost, and lets later ones pass. */
+  loseNextAnswer(): Promise<void> {
     return new Promise((done) => {
-      this.losing = { minBytes, done };
+      this.losing = done;
     });
   }
 
@@ -63,15 +60,47 @@ export class LosingProxy {
       });
     }
     client.pipe(target);
+    const frames = new FrameReader();
     target.on('data', (bytes) => {
+      const answered = frames.read(bytes).includes(DATA);
       const { losing } = this;
       if (losing === undefined) {
         client.write(bytes);
-      } else if (bytes.length >= losing.minBytes) {
+      } else if (answered) {
         this.losing = undefined;
         client.resetAndDestroy();
-        losing.done();
+        losing();
       }
     });
+  }
+}
+
+const FRAME_HEADER_BYTES = 9;
+/** What HTTP/2 sends of its own (pings, windows, settings) is of other types. */
+const DATA = 0;
+
+/** Tells the types of the HTTP/2 frames that begin in each chunk of one direction of a connection. */
+class FrameReader {
+  private header = Buffer.alloc(0);
+  private payloadLeft = 0;
+
+  read(chunk: Buffer): number[] {
+    const types: number[] = [];
+    for (let rest = chunk; rest.length > 0; ) {
+      if (this.payloadLeft > 0) {
+        const skipped = Math.min(this.payloadLeft, rest.length);
+        this.payloadLeft -= skipped;
+        rest = rest.subarray(skipped);
+        continue;
+      }
+      const taken = Math.min(FRAME_HEADER_BYTES - this.header.length, rest.length);
+      this.header = Buffer.concat([this.header, rest.subarray(0, taken)]);
+      rest = rest.subarray(taken);
+      if (this.header.length < FRAME_HEADER_BYTES) break;
+      types.push(this.header.readUInt8(3));
+      this.payloadLeft = this.header.readUIntBE(0, 3);
+      this.header = Buffer.alloc(0);
+    }
+    return types;
   }
 }
