@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { asJobId, asTaskManagerId, type JobId } from '../kernel/ids.ts';
+import { asJobId, asTaskManagerId } from '../kernel/ids.ts';
 import { type FreeSlot, matchSlots, type WaitingRequest } from './match-slots.ts';
 
 const job = (n: number) => asJobId(String(n).padStart(32, '0'));
@@ -11,12 +11,9 @@ function request(n: number, count: number, extra: Partial<WaitingRequest> = {}):
 }
 
 /** `{ a: 2 }`: worker a has slots 0 and 1 free. */
-function free(slots: Record<string, number>, heldBy: Record<string, JobId> = {}): FreeSlot[] {
+function free(slots: Record<string, number>): FreeSlot[] {
   return Object.entries(slots).flatMap(([name, count]) =>
-    Array.from({ length: count }, (_, slotIndex) => {
-      const held = heldBy[`${name}${slotIndex}`];
-      return { taskManagerId: tm(name), slotIndex, ...(held === undefined ? {} : { heldBy: held }) };
-    }),
+    Array.from({ length: count }, (_, slotIndex) => ({ taskManagerId: tm(name), slotIndex })),
   );
 }
 
@@ -96,13 +93,6 @@ test('tasks 1->2->3 and 1->4 on two nodes: no node holds more than its slots, an
   expect(match([request(1, 4)], free(nodes), nodes)).toEqual({ 1: ['a0', 'a1', 'b0', 'b1'] });
   expect(match([request(1, 1)], free(nodes), nodes, { spreadOut: false })).toEqual({ 1: ['a0'] });
   expect(match([request(1, 5)], free(nodes), nodes)).toEqual({});
-});
-
-test('slots that still hold a job’s tasks are free for that job only, and are taken first', () => {
-  const slots = free({ a: 2, b: 2 }, { b1: job(1) });
-  expect(match([request(2, 4)], slots, { a: 2, b: 2 })).toEqual({});
-  expect(match([request(1, 2)], slots, { a: 2, b: 2 })).toEqual({ 1: ['a0', 'b1'] });
-  expect(match([request(1, 1)], slots, { a: 2, b: 2 })).toEqual({ 1: ['b1'] });
 });
 
 test('no slot is given out twice in one round', () => {

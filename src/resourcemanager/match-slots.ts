@@ -20,8 +20,6 @@ export interface WaitingRequest {
 export interface FreeSlot {
   readonly taskManagerId: TaskManagerId;
   readonly slotIndex: number;
-  /** The slot still holds this job's tasks from before a failover: free for that job only, and best for it. */
-  readonly heldBy?: JobId;
 }
 
 export interface MatchOptions {
@@ -47,7 +45,7 @@ export function matchSlots(
   const clusterSlots = [...options.slotsOfWorker.values()].reduce((sum, slots) => sum + slots, 0);
   let left = [...free];
   for (const request of [...waiting].sort(byUtility)) {
-    const slots = pickSlots(request.jobId, request.count, left, options);
+    const slots = pickSlots(request.count, left, options);
     if (slots !== undefined) {
       matches.push({ request, slots });
       const taken = new Set(slots);
@@ -57,22 +55,19 @@ export function matchSlots(
   return matches;
 }
 
-/** `count` slots for a job, or undefined when there are not enough. */
+/** `count` slots, or undefined when there are not enough. */
 export function pickSlots(
-  jobId: JobId,
   count: number,
   free: readonly FreeSlot[],
   options: Pick<MatchOptions, 'spreadOut' | 'slotsOfWorker'>,
 ): readonly FreeSlot[] | undefined {
-  const own = free.filter((slot) => slot.heldBy === jobId).slice(0, count);
   const byWorker = new Map<TaskManagerId, FreeSlot[]>();
   for (const slot of free) {
-    if (slot.heldBy !== undefined) continue;
     const slots = byWorker.get(slot.taskManagerId);
     if (slots === undefined) byWorker.set(slot.taskManagerId, [slot]);
     else slots.push(slot);
   }
-  const picked = [...own];
+  const picked: FreeSlot[] = [];
   while (picked.length < count) {
     const remaining = count - picked.length;
     const slots = options.spreadOut ? leastUsed(byWorker, options.slotsOfWorker) : fewestWorkers(byWorker, remaining);

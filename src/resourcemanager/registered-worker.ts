@@ -35,12 +35,14 @@ export class RegisteredWorker {
   private readonly coolUntilMs = new Map<number, number>();
   private readonly stopped = new AbortController();
   private lastHeartbeatWallMs: number;
+  private lastReport: WorkerReport;
 
   constructor(
     private readonly deps: RegisteredWorkerDeps,
     public registration: WorkerRegistration,
   ) {
     this.lastHeartbeatWallMs = deps.clock.wallMs();
+    this.lastReport = registration.report;
     this.records = Array.from({ length: registration.slots }, () => ({ kind: 'free', changed: 0 }));
     this.applyReport(registration.report, 0);
   }
@@ -80,8 +82,21 @@ export class RegisteredWorker {
     });
   }
 
+  /** The newest word on attempts, with slots as they are by now. */
+  presentReport(): WorkerReport {
+    return {
+      ...this.lastReport,
+      slots: this.records.map((record, slotIndex) =>
+        record.kind === 'free'
+          ? { slotIndex }
+          : { slotIndex, allocation: { allocationId: record.allocationId, jobId: record.jobId } },
+      ),
+    };
+  }
+
   heard(report: WorkerReport, askedAt: number): void {
     this.lastHeartbeatWallMs = this.deps.clock.wallMs();
+    this.lastReport = report;
     this.registration = {
       ...this.registration,
       hardware: { ...this.registration.hardware, freeMemoryBytes: report.freeMemoryBytes },
@@ -89,14 +104,13 @@ export class RegisteredWorker {
     this.applyReport(report, askedAt);
   }
 
-  /** Slots that can be given out now; those held for a job are marked as its own. */
+  /** Slots that can be given out now. */
   freeSlots(): FreeSlot[] {
     const nowMs = this.deps.clock.nowMs();
     const free: FreeSlot[] = [];
     for (const [slotIndex, record] of this.records.entries()) {
       if ((this.coolUntilMs.get(slotIndex) ?? 0) > nowMs) continue;
       if (record.kind === 'free') free.push({ taskManagerId: this.id, slotIndex });
-      else if (record.kind === 'held') free.push({ taskManagerId: this.id, slotIndex, heldBy: record.jobId });
     }
     return free;
   }
@@ -113,17 +127,10 @@ export class RegisteredWorker {
     return times.length === 0 ? undefined : Math.min(...times);
   }
 
-  /**
-   * Reserves a slot at once, so that no other request gets it (R1). A held slot keeps the allocation
-   * that it has: the job's older tasks in it end when the new ones arrive.
-   */
-  reserve(slotIndex: number, jobId: JobId, fresh: () => AllocationId): AllocationId {
-    const record = this.records[slotIndex];
-    assert(record !== undefined, 'reserved slot exists');
-    assert(record.kind === 'free' || (record.kind === 'held' && record.jobId === jobId), 'R1: slot is given out once');
-    const allocationId = record.kind === 'held' ? record.allocationId : fresh();
+  /** Reserves a slot at once, so that no other request gets it (R1). */
+  reserve(slotIndex: number, allocationId: AllocationId, jobId: JobId): void {
+    assert(this.records[slotIndex]?.kind === 'free', 'R1: only a free slot is given out');
     this.set(slotIndex, { kind: 'allocating', allocationId, jobId });
-    return allocationId;
   }
 
   /** Asks the worker for a reserved slot. When that fails the slot is given back and left alone for a while. */
@@ -148,14 +155,6 @@ export class RegisteredWorker {
   holds(jobId: JobId, allocationId: AllocationId): boolean {
     return this.records.some(
       (record) => record.kind !== 'free' && record.jobId === jobId && record.allocationId === allocationId,
-    );
-  }
-
-  allocationsOf(jobId: JobId, kind?: SlotRecord['kind']): AllocationId[] {
-    return this.records.flatMap((record) =>
-      record.kind !== 'free' && record.jobId === jobId && (kind === undefined || record.kind === kind)
-        ? [record.allocationId]
-        : [],
     );
   }
 

@@ -93,11 +93,15 @@ export class ResourceManager
       known.worker.registration.rpcAddress === rpcAddress &&
       known.worker.registration.pid === pid
     ) {
-      // Its report may be older than what was changed since; the heartbeat that follows is not.
+      // It had lost sight of us, not we of it. Its report may be older than what was changed since; the
+      // heartbeat that follows is not.
       known.worker.registration = registration;
       known.monitor.probe();
-    } else this.takeIn(registration);
-    this.emit({ kind: 'registered', taskManagerId, report });
+      this.emit({ kind: 'reported', taskManagerId, report });
+    } else {
+      this.takeIn(registration);
+      this.emit({ kind: 'registered', taskManagerId, report });
+    }
     this.forgetReleasedJobs(registration);
     this.schedule();
     const { heartbeatIntervalMs, heartbeatTimeoutMs } = this.options;
@@ -121,6 +125,7 @@ export class ResourceManager
     const waiter = new SlotWaiter(this.deps.clock, this.nextRequestId++, request, {
       expired: () => this.noResources(request),
       settled: () => this.waiters.delete(waiter),
+      suspended: () => this.suspended,
     });
     this.waiters.add(waiter);
     this.schedule();
@@ -148,9 +153,12 @@ export class ResourceManager
     this.schedule();
   }
 
+  /** The listener hears of the workers that are here already as if they registered now. */
   subscribe(listener: (event: WorkerEvent) => void): () => void {
     const entry = (event: WorkerEvent) => listener(event);
     this.listeners.add(entry);
+    for (const [taskManagerId, { worker }] of this.workers)
+      this.deliver(entry, { kind: 'registered', taskManagerId, report: worker.presentReport() });
     return () => void this.listeners.delete(entry);
   }
 
@@ -163,6 +171,7 @@ export class ResourceManager
     this.suspended = false;
     for (const wake of [...this.resumed]) wake();
     this.schedule();
+    for (const waiter of [...this.waiters]) waiter.rejectIfExpired();
   }
 
   listTaskManagers(): TaskManagerView[] {
@@ -263,12 +272,14 @@ export class ResourceManager
   }
 
   private emit(event: WorkerEvent): void {
-    for (const listener of [...this.listeners]) {
-      try {
-        listener(event);
-      } catch (error) {
-        this.deps.log.error({ err: asError(error), event: event.kind }, 'worker listener failed');
-      }
+    for (const listener of [...this.listeners]) this.deliver(listener, event);
+  }
+
+  private deliver(listener: (event: WorkerEvent) => void, event: WorkerEvent): void {
+    try {
+      listener(event);
+    } catch (error) {
+      this.deps.log.error({ err: asError(error), event: event.kind }, 'worker listener failed');
     }
   }
 
@@ -345,13 +356,11 @@ export class ResourceManager
   }
 
   private tellWaiting(): void {
-    const free = this.freeSlots();
+    const free = this.freeSlots().length;
     const { slotsTotal } = this.totals();
-    for (const waiter of [...this.waiters]) {
-      if (waiter.granting) continue;
-      const usable = free.filter(({ heldBy }) => heldBy === undefined || heldBy === waiter.request.jobId).length;
-      waiter.tellWaiting(Math.max(1, waiter.request.count - usable), slotsTotal);
-    }
+    // None missing: it waits for those before it.
+    for (const waiter of [...this.waiters])
+      if (!waiter.granting) waiter.tellWaiting(Math.max(0, waiter.request.count - free), slotsTotal);
   }
 
   private retryAfterCooling(): void {
@@ -376,7 +385,8 @@ export class ResourceManager
     return slots.flatMap(({ taskManagerId, slotIndex }) => {
       const worker = this.workers.get(taskManagerId)?.worker;
       if (worker === undefined) return [];
-      const allocationId = worker.reserve(slotIndex, waiter.request.jobId, () => newAllocationId(this.deps.random));
+      const allocationId = newAllocationId(this.deps.random);
+      worker.reserve(slotIndex, allocationId, waiter.request.jobId);
       return [{ worker, slotIndex, allocationId }];
     });
   }
@@ -404,12 +414,11 @@ export class ResourceManager
       const alive = granted.filter(({ worker }) => !worker.gone);
       granted.splice(0, granted.length, ...alive);
       if (waiter.settled || this.closed || this.suspended || granted.length === count) break;
-      const more = pickSlots(jobId, count - granted.length, this.freeSlots(), this.matching());
+      const more = pickSlots(count - granted.length, this.freeSlots(), this.matching());
       reserved = more === undefined ? [] : this.reserve(waiter, more);
     }
     if (granted.length === count && !waiter.settled && !this.closed) {
       waiter.resolve(granted.map(({ slot }) => slot));
-      this.freeLeftovers(jobId);
       return;
     }
     if (!this.closed)
@@ -417,13 +426,6 @@ export class ResourceManager
         this.freeInBackground(worker, slot.allocationId, 'the job did not get all the slots it needs');
     waiter.granting = false;
     waiter.rejectIfExpired();
-  }
-
-  /** The job has what it asked for: what else a former leader had given it is not needed. */
-  private freeLeftovers(jobId: JobId): void {
-    for (const { worker } of this.workers.values())
-      for (const allocationId of worker.allocationsOf(jobId, 'held'))
-        this.freeInBackground(worker, allocationId, 'the job got other slots');
   }
 
   private noResources({ jobId, count, timeoutMs }: SlotRequest): MillraceError {

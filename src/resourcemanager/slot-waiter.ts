@@ -7,6 +7,8 @@ export interface SlotWaiterEvents {
   /** What to reject with when the time is over. */
   readonly expired: () => MillraceError;
   readonly settled: () => void;
+  /** While true nothing is decided, so no time-out either; it is looked at again afterwards. */
+  readonly suspended: () => boolean;
 }
 
 /** Longer ones fire at once. */
@@ -38,7 +40,7 @@ export class SlotWaiter {
     this.timer = clock.schedule(Math.min(request.timeoutMs, TIMER_MAX_MS), () => {
       this.expired = true;
       // Slots that are under way may still arrive: then the wait was worth it.
-      if (!this.granting) this.rejectIfExpired();
+      this.rejectIfExpired();
     });
     request.signal.addEventListener('abort', this.onAbort);
   }
@@ -65,7 +67,7 @@ export class SlotWaiter {
   }
 
   rejectIfExpired(): void {
-    if (this.expired) this.reject(this.events.expired());
+    if (this.expired && !this.granting && !this.events.suspended()) this.reject(this.events.expired());
   }
 
   private readonly onAbort = () => this.reject(withdrawn());
