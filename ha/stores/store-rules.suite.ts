@@ -55,6 +55,7 @@ export function storeRules(open: () => StoreBackend): void {
     }
     const next = await world.leader();
     await world.recover(next);
+    await world.check(next);
     await transition.then(next, world, answer);
     await world.check(next);
     return interruption.fired;
@@ -355,6 +356,21 @@ export function storeRules(open: () => StoreBackend): void {
       });
     });
 
+    test('a savepoint outlives a job that finished, its checkpoints do not', async () => {
+      await interruptEverywhere({
+        prepare: async (leader, world) => {
+          await withCheckpoints(JOB, 3, [2])(leader, world);
+          await end(JOB, 'FINISHED')(leader);
+        },
+        act: (leader) => leader.jobResults.cleanUp(JOB_ID, leader.token),
+        then: async (_next, world) => {
+          const left = (await world.entryKeys()).filter((key) => !key.startsWith('results/'));
+          expect(left).toHaveLength(1);
+          expect(left[0]).toMatch(/^retained\/[0-9a-f]{32}\/000000000002-/);
+        },
+      });
+    });
+
     test('checkpoints are kept or not as the author asked, by how the job ended', async () => {
       const kept: string[] = [];
       for (const retention of [
@@ -401,6 +417,155 @@ export function storeRules(open: () => StoreBackend): void {
           expect(await next.jobGraphs.findByIdempotencyKey('key 3')).toBe(graphOf(3).jobId);
         },
       });
+    });
+  });
+
+  describe('Races', () => {
+    /** Lets `meanwhile` happen before each write of `act` in turn, then checks. */
+    async function raceEverywhere<T>(race: {
+      readonly prepare: (leader: Leader, world: World) => Promise<void>;
+      readonly act: (leader: Leader, world: World) => Promise<T>;
+      readonly meanwhile: (leader: Leader, world: World) => Promise<unknown>;
+      readonly then: (leader: Leader, world: World, told: T | string, meanwhile: unknown) => Promise<void>;
+    }): Promise<void> {
+      for (let step = 0, fired = true; fired; step++) {
+        const world = new World(open());
+        let happened: unknown;
+        const leader: Leader = await world.leader(
+          new Interruption('race', step, async () => {
+            happened = await race.meanwhile({ ...world.look(), token: leader.token, interruption }, world);
+          }),
+        );
+        const { interruption } = leader;
+        const looking = { ...world.look(), token: leader.token, interruption };
+        await race.prepare(looking, world);
+        const told = await race.act(leader, world).catch((error: unknown) => {
+          if (!isMillraceError(error)) throw error;
+          return error.code;
+        });
+        fired = interruption.fired;
+        if (!fired) break;
+        await race.then(looking, world, told, happened);
+        await world.recover(looking);
+        await world.check(looking);
+      }
+    }
+
+    test('a job that ends while a checkpoint completes gets the checkpoint before its end or not at all', async () => {
+      await raceEverywhere({
+        prepare: withCheckpoints(JOB, 1),
+        act: async (leader, world) => {
+          await leader.checkpoints.completed(JOB_ID).add(await world.snapshot(JOB, 2), leader.token);
+          return 'completed';
+        },
+        meanwhile: end(JOB, 'FINISHED'),
+        then: async (_leader, _world, told) => expect(told).toBe('NOT_FOUND'),
+      });
+    });
+
+    test('a job that ends while an id is reserved does not get its counter back', async () => {
+      await raceEverywhere({
+        prepare: withJob,
+        act: (leader) => leader.checkpoints.counter(JOB_ID).next(leader.token),
+        meanwhile: async (leader) => {
+          await end(JOB, 'FINISHED')(leader);
+          await leader.jobResults.cleanUp(JOB_ID, leader.token);
+        },
+        then: async (_leader, _world, told) => expect(told).toBe('NOT_FOUND'),
+      });
+    });
+
+    test('two submissions of one job at once give one job', async () => {
+      await raceEverywhere({
+        prepare: async () => {},
+        act: submit(JOB, 'key'),
+        meanwhile: submit(JOB, 'key'),
+        then: async (_leader, _world, told, other) => {
+          expect(other).toEqual({ jobId: JOB_ID, outcome: 'created' });
+          expect(told).toEqual({ jobId: JOB_ID, outcome: 'duplicate' });
+        },
+      });
+    });
+
+    test('two submissions under one idempotency key at once give one job', async () => {
+      await raceEverywhere({
+        prepare: async () => {},
+        act: submit(JOB, 'key'),
+        meanwhile: submit(graphOf(2), 'key'),
+        then: async (leader, _world, told) => {
+          expect(told).toEqual({ jobId: graphOf(2).jobId, outcome: 'duplicate' });
+          expect(await leader.jobGraphs.list()).toHaveLength(1);
+        },
+      });
+    });
+
+    test('a jar that is deleted and swept while a job is submitted from it is kept, or the job is refused', async () => {
+      const bytes = new TextEncoder().encode('export const main = () => {}');
+      await raceEverywhere({
+        prepare: async (leader) => void (await leader.jars.put('job.mjs', bytes, ['main'], leader.token)),
+        act: async (leader) => {
+          const [view] = await leader.jars.list();
+          if (view === undefined) throw new Error('the jar is there');
+          const { objectKey, digest } = await leader.jars.get(view.id);
+          const args: string[] = [];
+          return submit({ ...JOB, bundle: { kind: 'object', objectKey, digest, bytes: bytes.length, args } })(leader);
+        },
+        meanwhile: async (leader, world) => {
+          const [view] = await leader.jars.list();
+          const { objectKey } = await leader.jars.get(view?.id as never);
+          await leader.jars.delete(view?.id as never, leader.token);
+          await world.sweep(leader, [objectKey]);
+        },
+        then: async (_leader, _world, told) => expect(told).toBe('NOT_FOUND'),
+      });
+    });
+
+    test('two clean-ups, or a clean-up and a subsumption, at once do no harm', async () => {
+      await raceEverywhere({
+        prepare: async (leader, world) => {
+          await withCheckpoints(JOB, 3, [2])(leader, world);
+          await end(JOB, 'FAILED')(leader);
+        },
+        act: (leader) => leader.jobResults.cleanUp(JOB_ID, leader.token),
+        meanwhile: (leader) => leader.jobResults.cleanUp(JOB_ID, leader.token),
+        then: async (leader) => expect(await leader.jobResults.list()).toMatchObject([{ dirty: false }]),
+      });
+      await raceEverywhere({
+        prepare: withCheckpoints(JOB, 4, [2]),
+        act: (leader) => leader.checkpoints.completed(JOB_ID).subsume(1, leader.token),
+        meanwhile: async (leader) => {
+          await end(JOB, 'FINISHED')(leader);
+          await leader.jobResults.cleanUp(JOB_ID, leader.token);
+        },
+        then: async (_leader, world) =>
+          expect((await world.entryKeys()).filter((key) => key.startsWith('retained/'))).toHaveLength(1),
+      });
+    });
+
+    test('a sweep in the midst of any transition takes nothing that is on its way', async () => {
+      let old: readonly string[] = [];
+      const whole: readonly ((leader: Leader, world: World) => Promise<unknown>)[] = [
+        submit(graphOf(5)),
+        async (leader, world) => leader.checkpoints.completed(JOB_ID).add(await world.snapshot(JOB, 9), leader.token),
+        (leader) => leader.checkpoints.completed(JOB_ID).subsume(1, leader.token),
+        end(JOB, 'FAILED'),
+        (leader) => leader.jobResults.cleanUp(graphOf(2).jobId, leader.token),
+        (leader) => leader.jobResults.expire(0, leader.token),
+        (leader) => leader.jars.put('x.mjs', new Uint8Array([1]), [], leader.token),
+      ];
+      for (const act of whole) {
+        await raceEverywhere({
+          prepare: async (leader, world) => {
+            await withCheckpoints(JOB, 3, [2])(leader, world);
+            await withCheckpoints(graphOf(2), 2, [1])(leader, world);
+            await end(graphOf(2), 'FAILED')(leader);
+            old = await world.objectKeys();
+          },
+          act,
+          meanwhile: (leader, world) => world.sweep(leader, old),
+          then: async (_leader, _world, told) => expect(told).not.toBe('CORRUPT'),
+        });
+      }
     });
   });
 

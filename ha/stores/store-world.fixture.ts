@@ -26,7 +26,8 @@ export interface StoreBackend {
  * - `lost before`, `lost after`: the answer is lost; the write did not happen, or did.
  */
 export const INTERRUPTIONS = ['crash before', 'crash after', 'lost before', 'lost after'] as const;
-export type InterruptionKind = (typeof INTERRUPTIONS)[number];
+/** `race`: nothing goes wrong, but something else happens right before the write. */
+export type InterruptionKind = (typeof INTERRUPTIONS)[number] | 'race';
 
 export class Interruption {
   private steps = 0;
@@ -52,6 +53,10 @@ export class Interruption {
     if (this.steps++ !== this.atStep) return await work();
     this.fired = true;
     this.during = store;
+    if (this.kind === 'race') {
+      await this.meanwhile();
+      return await work();
+    }
     if (this.kind === 'crash before') this.die();
     if (this.kind !== 'lost before') await work();
     if (this.kind === 'crash after') this.die();
@@ -194,9 +199,9 @@ export class World {
     return entries.filter((entry) => entry.key !== this.keys.leader).map(({ key, value }) => ({ key, value }));
   }
 
-  /** One pass of a leader, two hours later. */
-  async sweep(leader: Leader): Promise<number> {
-    const aged = new Set(await this.objectKeys());
+  /** One pass of a leader, two hours later; or with only these objects that old. */
+  async sweep(leader: Leader, old?: readonly string[]): Promise<number> {
+    const aged = new Set(old ?? (await this.objectKeys()));
     const stores = openHaStores(
       {
         coordination: this.backend.coordination,
