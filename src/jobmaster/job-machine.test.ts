@@ -209,6 +209,7 @@ const SAID: readonly ExecutionState[] = [
 
 test('random histories never break the invariants J1 to J7', () => {
   const choice = fc.record({ kind: fc.nat(17), a: fc.nat(7), b: fc.nat(7), ms: fc.nat(60) });
+  const reached = new Set<string>();
   fc.assert(
     fc.property(fc.array(choice, { minLength: 30, maxLength: 250 }), fc.boolean(), (choices, cancelRequested) => {
       const world = new World();
@@ -289,6 +290,7 @@ test('random histories never break the invariants J1 to J7', () => {
           default:
             if (a === 0) world.send({ kind: 'failover', error: { code: 'TIMEOUT', message: 'x' } });
         }
+        reached.add(world.state.phase.kind).add(world.state.status).add(`deployment ${world.deployed.length}`);
         // J6: whatever was granted is held, on its way back, or gone.
         for (const id of world.granted.keys()) {
           expect(world.state.slots.has(id) || world.releasing.has(id)).toBe(true);
@@ -297,6 +299,10 @@ test('random histories never break the invariants J1 to J7', () => {
     }),
     { numRuns: 500 },
   );
+  // A test that never gets anywhere proves nothing.
+  for (const kind of ['restoreBackoff', 'backoff', 'stopping', 'CANCELED', 'FAILED', 'deployment 3']) {
+    expect(reached).toContain(kind);
+  }
 });
 
 test('answers to questions of the past change nothing', () => {

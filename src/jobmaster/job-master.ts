@@ -236,9 +236,12 @@ export class JobMaster implements JobMasterHandle {
         this.requests.get(effect.request)?.abort();
         this.waitingForSlots = undefined;
         return;
-      case 'releaseSlots':
-        this.background.run('release slots', () => this.releaseSlots(effect.allocationIds, effect.reason));
+      case 'releaseSlots': {
+        // Asked at once: a provider that is just telling of a worker must not grant these again meanwhile.
+        const released = this.deps.slots.releaseSlots(this.jobId, effect.allocationIds, effect.reason);
+        this.background.run('release slots', () => this.slotsReleased(effect.allocationIds, released));
         return;
+      }
       case 'deploy':
         this.deploy(effect.deployment, effect.restore);
         return;
@@ -346,6 +349,9 @@ export class JobMaster implements JobMasterHandle {
       } catch (error) {
         if (controller.signal.aborted) return; // Nobody waits for this answer any more.
         if (isMillraceError(error, 'FENCED')) this.onFenced(error.message);
+        // The provider goes with its term, and so will this master: that says nothing about the job.
+        else if (isMillraceError(error, 'CLOSED') || isMillraceError(error, 'NOT_LEADER'))
+          this.log.warn({ err: error }, 'slot provider has closed');
         else this.post({ kind: 'slotsDenied', request, error: toErrorInfo(error) });
       } finally {
         this.requests.delete(request);
@@ -355,12 +361,12 @@ export class JobMaster implements JobMasterHandle {
   }
 
   /** Bounded: a worker that does not answer is cut off, and what it still runs is fenced by its deployment. */
-  private async releaseSlots(allocationIds: readonly AllocationId[], reason: string): Promise<void> {
-    const { clock, slots } = this.deps;
+  private async slotsReleased(allocationIds: readonly AllocationId[], released: Promise<void>): Promise<void> {
+    const { clock } = this.deps;
     const done = new AbortController();
     const timeoutMs = this.options.releaseTimeoutMs ?? DEFAULT_RELEASE_TIMEOUT_MS;
-    const released = slots.releaseSlots(this.jobId, allocationIds, reason).then(() => 'released' as const);
-    const timeout = sleep(clock, timeoutMs, AbortSignal.any([done.signal, this.closing.signal])).then(() => 'late');
+    const stop = AbortSignal.any([done.signal, this.closing.signal]);
+    const timeout = sleep(clock, timeoutMs, stop).then(() => 'late' as const);
     try {
       const outcome = await Promise.race([released, timeout]);
       if (outcome === 'late' && !this.closing.signal.aborted)

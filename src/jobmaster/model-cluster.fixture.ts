@@ -64,10 +64,27 @@ export class ModelWorker {
       this.highestToken = token;
     };
     return {
-      allocateSlot: async () => ({ dataAddress: { host: 'h', port: 1 } }),
-      freeSlot: async () => ({}),
-      releaseJob: async () => ({}),
-      heartbeat: async () => this.report(),
+      allocateSlot: async ({ slotIndex, allocationId, jobId }) => {
+        await call('allocate');
+        const holder = [...this.allocations].find(([, allocation]) => allocation.slotIndex === slotIndex)?.[0];
+        if (holder !== undefined && holder !== allocationId) throw new MillraceError('CONFLICT', 'slot is taken');
+        this.allocations.set(allocationId, { slotIndex, jobId });
+        return { dataAddress: { host: 'h', port: 1 } };
+      },
+      freeSlot: async ({ allocationId }) => {
+        await call('free');
+        this.free(allocationId);
+        return {};
+      },
+      releaseJob: async ({ jobId }) => {
+        await call('release');
+        for (const [id, allocation] of this.allocations) if (allocation.jobId === jobId) this.free(id);
+        return {};
+      },
+      heartbeat: async () => {
+        await call('heartbeat');
+        return this.report();
+      },
       submitTasks: async (deployment) => {
         await call(`submit ${deployment.deployment}`);
         const refuse = this.refuseDeploy;
@@ -104,6 +121,8 @@ export class ModelWorker {
     if (!this.allocations.has(deployment.allocationId)) throw new MillraceError('NOT_FOUND', 'no such allocation');
     this.deployments.push(deployment);
     const { jobId, allocationId } = deployment;
+    // As a real worker: older tasks of a slot end before newer ones begin.
+    for (const [id, attempt] of this.attempts) if (attempt.allocationId === allocationId) this.set(id, 'CANCELED');
     for (const task of deployment.tasks) {
       const base = { jobId, allocationId, deployment: deployment.deployment, task };
       this.attempts.set(task.attemptId, { ...base, state: 'DEPLOYING', endOfData: false });
@@ -121,6 +140,12 @@ export class ModelWorker {
     if (!this.alive || attempt === undefined || isTerminalExecutionState(attempt.state)) return;
     attempt.state = state;
     this.cluster.master?.updateTaskState(this.reportOf(attemptId, attempt, error));
+  }
+
+  /** Whatever runs in the slot ends. */
+  free(allocationId: AllocationId): void {
+    for (const [id, attempt] of this.attempts) if (attempt.allocationId === allocationId) this.set(id, 'CANCELED');
+    this.allocations.delete(allocationId);
   }
 
   endOfData(): void {
@@ -153,12 +178,14 @@ export class ModelWorker {
   }
 
   report(): WorkerReport {
+    const taken = [...this.allocations];
     return {
       taskManagerId: this.id,
-      slots: [...this.allocations].map(([allocationId, { slotIndex, jobId }]) => ({
-        slotIndex,
-        allocation: { allocationId, jobId },
-      })),
+      slots: Array.from({ length: this.slots }, (_, slotIndex) => {
+        const [allocationId, allocation] = taken.find(([, { slotIndex: index }]) => index === slotIndex) ?? [];
+        if (allocationId === undefined || allocation === undefined) return { slotIndex };
+        return { slotIndex, allocation: { allocationId, jobId: allocation.jobId } };
+      }),
       attempts: [...this.attempts].map(([attemptId, attempt]) => this.reportOf(attemptId, attempt)),
       freeMemoryBytes: 0,
     };
@@ -252,10 +279,7 @@ export class ModelCluster implements SlotProvider {
       if (worker === undefined || !worker.alive) continue;
       if (!worker.answersFree) await new Promise(() => {});
       await Promise.resolve();
-      for (const [attemptId, attempt] of worker.attempts) {
-        if (attempt.allocationId === allocationId) worker.set(attemptId, 'CANCELED');
-      }
-      worker.allocations.delete(allocationId);
+      worker.free(allocationId);
     }
     this.retry();
   }

@@ -95,7 +95,12 @@ export function workerReported(
   missedAttempts(turn, taskManagerId, listed);
 }
 
-/** Attempts of older deployments are ended; slots that an older term left with this job are given back. */
+/**
+ * Attempts of older deployments are ended; slots that an older term left with this job are given back.
+ *
+ * While a request is open only a registration is acted upon: a slot in a heartbeat may be ours in a
+ * moment, also one with older tasks, because a provider may grant a job its former slots again.
+ */
 function endStrays(
   turn: JobTurn,
   strays: readonly AttemptReport[],
@@ -110,14 +115,13 @@ function endStrays(
     if (held === undefined) leftovers.add(stray.allocationId);
     else turn.emit({ kind: 'cancelTasks', slot: held.slot, attemptIds: [stray.attemptId] });
   }
-  const { phase } = turn.state;
-  const requesting = phase.kind === 'acquiring' && phase.request !== undefined;
+  const { phase, releasing } = turn.state;
+  if (!event.registered && phase.kind === 'acquiring' && phase.request !== undefined) return;
   for (const { allocation } of slots) {
     if (allocation?.jobId !== turn.context.job.jobId || turn.state.slots.has(allocation.allocationId)) continue;
-    // While a request is open a heartbeat may show slots that are ours in a moment; a registration cannot.
-    if (event.registered || !requesting) leftovers.add(allocation.allocationId);
+    leftovers.add(allocation.allocationId);
   }
-  const unknown = [...leftovers].filter((id) => !turn.state.releasing.has(id));
+  const unknown = [...leftovers].filter((id) => !releasing.has(id));
   turn.release(
     unknown.map((allocationId) => ({ allocationId, taskManagerId })),
     'left over from an older deployment',
