@@ -294,7 +294,7 @@ describe('faults of etcd itself', () => {
         }
         await sleep(new SystemClock(), 300);
       }
-      // Seen before the hung one goes on: etcd before 3.5.8 lets a leader that was stuck revoke leases
+      // Seen before the hung one goes on: some versions of etcd let a leader that was stuck revoke leases
       // which its successor has renewed (etcd-io/etcd#15247). Fencing answers that, no client can.
       for (const { client, lease } of holders) expect((await client.keepAlive(lease.id)).ttlMs).toBe(2_000);
       expect((await (holders[0] as { client: Coordination }).client.list('lease/')).entries).toHaveLength(3);
