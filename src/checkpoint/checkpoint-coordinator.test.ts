@@ -17,7 +17,11 @@ const task = (vertexId: RunTask['vertexId'], subtaskIndex: number, generation: s
   attemptId: asAttemptId(`${generation}-${vertexId[0]}-${subtaskIndex}`.padEnd(32, '0')),
   upstream: vertexId === SINK ? [SOURCE] : [],
 });
-const tasksOf = (generation: string) => [task(SOURCE, 0, generation), task(SINK, 0, generation), task(SINK, 1, generation)];
+const tasksOf = (generation: string) => [
+  task(SOURCE, 0, generation),
+  task(SINK, 0, generation),
+  task(SINK, 1, generation),
+];
 
 /** A coordinator on a timeline, with what it asked for. */
 class Bench {
@@ -83,7 +87,8 @@ test('a checkpoint begins one interval after every task runs, and not before', (
   bench.send({ kind: 'runStarted', deployment: D1, tasks: tasksOf(D1) });
   bench.send({ kind: 'taskChanged', deployment: D1, index: 0, stage: 'running', atEnd: false });
   expect(bench.at(10_000).take()).toEqual([]);
-  for (const index of [1, 2]) bench.send({ kind: 'taskChanged', deployment: D1, index, stage: 'running', atEnd: false });
+  for (const index of [1, 2])
+    bench.send({ kind: 'taskChanged', deployment: D1, index, stage: 'running', atEnd: false });
   expect(bench.effects.at(-1)).toEqual({ kind: 'wake', atMs: 11_000 });
   expect(bench.at(10_999).take()).toEqual([]);
   expect(bench.at(11_000).take()).toEqual(['reserve']);
@@ -297,7 +302,8 @@ test('a periodic checkpoint in progress is not the final one: that follows at on
   bench.run();
   bench.at(1_000);
   const periodic = bench.trigger();
-  for (const index of [0, 1, 2]) bench.send({ kind: 'taskChanged', deployment: D1, index, stage: 'running', atEnd: true });
+  for (const index of [0, 1, 2])
+    bench.send({ kind: 'taskChanged', deployment: D1, index, stage: 'running', atEnd: true });
   bench.ackAll(periodic);
   bench.take();
   bench.send({ kind: 'committed', id: periodic });
