@@ -20,13 +20,13 @@ export class MemoryObjectStore implements ObjectStore {
   async put(key: string, bytes: Uint8Array, signal?: AbortSignal): Promise<void> {
     checkObjectKey(key);
     await this.enter('put', key, signal);
-    this.objects.set(key, { bytes: bytes.slice(), modifiedMs: this.clock.wallMs() });
+    this.objects.set(key, { bytes: new Uint8Array(bytes), modifiedMs: this.clock.wallMs() });
   }
 
   async get(key: string, signal?: AbortSignal): Promise<Uint8Array> {
     checkObjectKey(key);
     await this.enter('get', key, signal);
-    return this.existing(key).slice();
+    return new Uint8Array(this.existing(key));
   }
 
   async getRange(key: string, offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {
@@ -95,7 +95,7 @@ class MemoryUpload implements ObjectUpload {
   constructor(private readonly publish: (bytes: Uint8Array) => Promise<void>) {}
 
   async write(bytes: Uint8Array): Promise<void> {
-    this.open().push(bytes.slice());
+    this.open().push(new Uint8Array(bytes));
   }
 
   async complete(): Promise<void> {

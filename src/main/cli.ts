@@ -6,7 +6,7 @@ import { parseAddresses, RestClient } from '../client/rest-client.ts';
 import { SystemClock } from '../kernel/clock.ts';
 import { asError, isMillraceError } from '../kernel/errors.ts';
 import { SystemRandom } from '../kernel/random.ts';
-import { loadConfiguration } from './config/load-config.ts';
+import { loadConfiguration, secretEnvironmentNames } from './config/load-config.ts';
 import type { Configuration } from './config/options.ts';
 import { createLogger } from './logger.ts';
 
@@ -55,11 +55,11 @@ role('taskmanager', 'start a worker with its slots').action(async (flags: RoleFl
 });
 
 function configure(flags: RoleFlags): Configuration {
-  return loadConfiguration({
-    file: flags.config ?? process.env.MILLRACE_CONFIG_FILE,
-    args: flags.define,
-    env: process.env,
-  });
+  const { env } = process;
+  const configuration = loadConfiguration({ file: flags.config ?? env.MILLRACE_CONFIG_FILE, args: flags.define, env });
+  // Users' programs run in threads and children of this process: they inherit its environment, not its secrets.
+  for (const name of secretEnvironmentNames()) delete env[name];
+  return configuration;
 }
 
 function client(name: string, description: string): Command {

@@ -4,10 +4,10 @@
  */
 import { installLocalExecutor } from '../api/execution-context.ts';
 import { installConnectors } from '../api/builtin-connectors.ts';
-import { builtinConnectors } from './builtin-connectors.ts';
+import { BUILTIN_CONNECTORS } from '../connectors/builtin-connectors.ts';
 import { localExecutor } from './local-executor.ts';
 
-installConnectors(builtinConnectors);
+installConnectors(BUILTIN_CONNECTORS);
 installLocalExecutor(localExecutor);
 
 export * from '../api/index.ts';

@@ -97,6 +97,13 @@ export function environmentName(key: string): string {
   return ENV_PREFIX + key.replace(/[.-]/g, '_').toUpperCase();
 }
 
+/** Variables of the environment that hold secrets. */
+export function secretEnvironmentNames(): readonly string[] {
+  return (Object.values(OPTIONS) as Option<unknown>[])
+    .filter(({ secret }) => secret)
+    .map(({ key }) => environmentName(key));
+}
+
 function readArguments(args: readonly string[], texts: Texts, problems: string[]): void {
   for (const argument of args) {
     const at = argument.indexOf('=');

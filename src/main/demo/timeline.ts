@@ -32,7 +32,7 @@ export function readTimeline(
   };
   return {
     what,
-    detectedMs: first((line) => line.msg === 'leader lost' || line.msg === 'taskmanager lost'),
+    detectedMs: first((line) => line.msg === 'leader lost' || line.msg === 'worker lost'),
     electedMs: first((line) => line.msg === 'leadership granted'),
     recoveredMs: first((line) => line.jobId === jobId && line.msg === 'job deployed'),
   };
