@@ -57,6 +57,11 @@ export class DataExchange implements Closeable {
     return this.server.address;
   }
 
+  /** Consumers that wait for a task of this slot which is not there yet. */
+  get waitingConsumers(): number {
+    return this.registry.waiting;
+  }
+
   /** From now on only this deployment is served. */
   begin(jobId: JobId, deployment: DeploymentId): void {
     this.registry.begin(jobId, deployment);

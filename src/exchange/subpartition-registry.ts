@@ -77,6 +77,11 @@ export class SubpartitionRegistry {
     });
   }
 
+  /** Consumers that wait for a producer. */
+  get waiting(): number {
+    return this.waiters.size;
+  }
+
   failAll(error: Error): void {
     for (const subpartition of this.subpartitions.values()) subpartition.fail(error);
   }

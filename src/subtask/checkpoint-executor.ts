@@ -24,7 +24,7 @@ export interface CheckpointExecutorSpec {
  * cuts, at one instant of the stream; then the cuts are written while records flow again.
  */
 export class CheckpointExecutor {
-  private readonly uploads = new Map<number, AbortController>();
+  private readonly uploads = new Map<number, Upload>();
 
   constructor(private readonly spec: CheckpointExecutorSpec) {}
 
@@ -46,7 +46,11 @@ export class CheckpointExecutor {
     }
     const cutMs = this.spec.clock.nowMs();
     const upload = new AbortController();
-    this.uploads.set(checkpointId, upload);
+    let resolveDone = () => {};
+    const done = new Promise<void>((resolve) => {
+      resolveDone = resolve;
+    });
+    this.uploads.set(checkpointId, { controller: upload, done });
     this.spec.background.run('write checkpoint', async () => {
       try {
         const written = await this.writeAll(cuts, upload);
@@ -57,17 +61,23 @@ export class CheckpointExecutor {
         if (!isAbortedByMaster(upload)) this.decline(checkpointId, error);
       } finally {
         this.uploads.delete(checkpointId);
+        resolveDone();
       }
     });
   }
 
   /** The master gave it up: no need to write on. */
   abort(checkpointId: number): void {
-    this.uploads.get(checkpointId)?.abort(ABORTED_BY_MASTER);
+    this.uploads.get(checkpointId)?.controller.abort(ABORTED_BY_MASTER);
   }
 
   abortAll(): void {
-    for (const upload of this.uploads.values()) upload.abort(ABORTED_BY_MASTER);
+    for (const { controller } of this.uploads.values()) controller.abort(ABORTED_BY_MASTER);
+  }
+
+  /** Resolves when every snapshot taken so far has been answered or given up. */
+  async settled(): Promise<void> {
+    await Promise.all([...this.uploads.values()].map(({ done }) => done));
   }
 
   decline(checkpointId: number, reason: unknown): void {
@@ -108,6 +118,12 @@ export class CheckpointExecutor {
       asyncMs: this.spec.clock.nowMs() - times.cutMs,
     });
   }
+}
+
+interface Upload {
+  readonly controller: AbortController;
+  /** Never rejects. */
+  readonly done: Promise<void>;
 }
 
 const ABORTED_BY_MASTER = new MillraceError('CLOSED', 'the checkpoint was aborted');

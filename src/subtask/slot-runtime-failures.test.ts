@@ -144,7 +144,7 @@ test('cancelled in the middle of everything, tasks end CANCELED and leave no soc
     ).toEqual(reports.map(() => 'CANCELED'));
     expect(sink.closed, stage).toBe(sink.opened);
     const after = slots.history.length;
-    await new Promise((resolve) => setTimeout(resolve, 30));
+    for (let i = 0; i < 100; i++) await new Promise((resolve) => setImmediate(resolve));
     expect(slots.history.length, stage).toBe(after);
   }
   await slots.close();

@@ -1,6 +1,8 @@
 import { afterEach, expect, test } from 'vitest';
 import type { StreamExecutionEnvironment } from '../api/environment.ts';
 import { until } from '../../test-support/until.ts';
+import type { CheckpointMetadata } from '../contracts/checkpoint.ts';
+import { SeededRandom } from '../kernel/random.ts';
 import { rangeSource, type RangeRecord, Valve } from './testing/range-source.ts';
 import { SlotCluster } from './testing/slot-cluster.ts';
 import { TransactionalStore } from './testing/transactional-store.ts';
@@ -123,3 +125,51 @@ test.each([2, 3, 1])('killed in the middle and restored with %i reducers, the ou
   expect(store.committed.length).toBeGreaterThan(beforeRestore);
   expectExactSums(store.committed);
 });
+
+test.each([1, 2, 3, 4, 5, 6])(
+  'seed %i: killed again and again at any moment, notices lost, rescaled: the output is exact',
+  async (seed) => {
+    const random = new SeededRandom(seed);
+    const store = new TransactionalStore<Sum>();
+    const slots = await cluster(0);
+    let newest: CheckpointMetadata | undefined;
+    let checkpointId = 0;
+    const generations = 3 + random.int(3);
+    for (let generation = 1; generation <= generations; generation++) {
+      const isLast = generation === generations;
+      const parallelism = 1 + random.int(3);
+      const valve = new Valve(random.int(2_000));
+      await slots.addSlots(Math.max(2, parallelism));
+      const program = await slots.program((env) => {
+        env.enableCheckpointing(60_000);
+        env.setBufferTimeout(1);
+        sums(env, store, { valve, parallelism });
+      });
+      await slots.deploy(program, newest);
+      await slots.running();
+      for (let step = random.int(4); step > 0; step--) {
+        valve.open(valve.limit + random.int(1_500));
+        if (random.next() < 0.3) continue;
+        const taken = await slots.checkpoint(program, ++checkpointId);
+        if (random.next() < 0.3) {
+          slots.abort(checkpointId);
+          continue;
+        }
+        newest = taken;
+        if (random.next() < 0.6) slots.complete(checkpointId);
+      }
+      if (isLast) {
+        valve.open();
+        await slots.endOfData();
+        await slots.checkpoint(program, ++checkpointId);
+        slots.complete(checkpointId);
+        const reports = await slots.ended();
+        expect(reports.map(({ state }) => state)).toEqual(reports.map(() => 'FINISHED'));
+      } else {
+        if (random.next() < 0.5) slots.trigger(++checkpointId);
+        await slots.close();
+      }
+    }
+    expectExactSums(store.committed);
+  },
+);

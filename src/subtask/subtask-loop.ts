@@ -74,10 +74,17 @@ export class SubtaskLoop implements Runnable {
     if (this.spec.input.kind === 'gate') this.spec.input.gate.abortCheckpoint(checkpointId);
   }
 
-  stop(): void {
+  /** Nothing runs after this. Gives the triggers that were still waiting. */
+  stop(): readonly CheckpointBarrier[] {
     this.stopped = true;
     this.batch = undefined;
-    this.spec.chain.close();
+    try {
+      this.spec.chain.close();
+    } catch (error) {
+      // A generator's `finally` that throws: one more failure of a task that ends anyway.
+      this.spec.onFailure(error);
+    }
+    return this.triggers.splice(0);
   }
 
   runSlice(deadlineMs: number): boolean {

@@ -187,7 +187,10 @@ export class Subtask {
     this.background.run('checkpoint completed', async () => {
       // Each reports its own failure to the task.
       await Promise.all(this.operators.map((operator) => operator.checkpointCompleted(checkpointId)));
-      if (this.finalCheckpointId !== undefined && checkpointId >= this.finalCheckpointId) this.finish(); // S3
+      if (this.finalCheckpointId === undefined || checkpointId < this.finalCheckpointId) return;
+      // A later checkpoint that we already took part in is answered first: its master waits for us.
+      await this.checkpoints?.settled();
+      this.finish(); // S3
     });
   }
 
@@ -295,7 +298,9 @@ export class Subtask {
   /** The one way out. */
   private end(ending: Ending): void {
     this.ending = ending;
-    this.loop?.stop();
+    for (const { checkpointId } of this.loop?.stop() ?? []) {
+      this.decline(checkpointId, new MillraceError('CONFLICT', `the task has ended: ${ending}`));
+    }
     if (this.loop !== undefined) this.deps.loop.remove(this.loop);
     this.graceTimer?.cancel();
     this.abort.abort();
