@@ -36,10 +36,10 @@ async function main(): Promise<void> {
   await cluster.stop();
 }
 
-/** Says that a process has ended; the others go on, which is the point of it all. */
+/** Says that a process has ended by itself; the others go on, which is the point of it all. */
 async function endOf(id: string, exited: Promise<unknown>, told: Promise<unknown>): Promise<void> {
-  await exited;
-  console.log(`${id} has ended.`);
+  const first = await Promise.race([exited.then(() => 'ended'), told]);
+  if (first === 'ended') console.log(`${id} has ended.`);
   await told;
 }
 

@@ -15,16 +15,18 @@ export function Workers({ workers }: { workers: readonly TaskManager[] }) {
           </tr>
         </thead>
         <tbody>
-          {workers.map((worker) => (
-            <tr key={worker.id}>
-              <td>{worker.id}</td>
-              <td>{worker.path}</td>
-              <td>
-                {worker.slotsNumber - worker.freeSlots} of {worker.slotsNumber}
-              </td>
-              <td>{duration(worker.timeSinceLastHeartbeat)} ago</td>
-            </tr>
-          ))}
+          {[...workers]
+            .sort((a, b) => a.id.localeCompare(b.id))
+            .map((worker) => (
+              <tr key={worker.id}>
+                <td>{worker.id}</td>
+                <td>{worker.path}</td>
+                <td>
+                  {worker.slotsNumber - worker.freeSlots} of {worker.slotsNumber}
+                </td>
+                <td>{duration(worker.timeSinceLastHeartbeat)} ago</td>
+              </tr>
+            ))}
           {workers.length === 0 && (
             <tr>
               <td colSpan={4}>No worker is registered: start one with `millrace taskmanager`.</td>
