@@ -3,7 +3,7 @@ import type { Slot } from '../contracts/slots.ts';
 import { assert, unreachable } from '../kernel/assert.ts';
 import type { ErrorInfo } from '../kernel/errors.ts';
 import type { JobConstants, JobEffect, JobEvent, JobState } from './job-state.ts';
-import { endAttempts, failover, releaseHeld, restore, stop, stopped } from './job-transitions.ts';
+import { endAttempts, fail, failover, releaseHeld, restore, stop, stopped } from './job-transitions.ts';
 import { acquire, deployWhenReady, fillSlots } from './slot-acquisition.ts';
 import { type JobContext, JobTurn } from './job-turn.ts';
 import { NO_FAILURES } from './restart-strategy.ts';
@@ -156,14 +156,12 @@ function restoreFailed(
   event: { readonly error: ErrorInfo; readonly permanent: boolean },
 ): void {
   const { error } = event;
-  // The same outage every few seconds would push everything else out of the bounded history.
-  if (failures === 0 || event.permanent) {
-    turn.emit({ kind: 'recordFailure', error, taskIndex: undefined, taskManagerId: undefined });
-  }
   if (event.permanent) {
-    stop(turn, { kind: 'fail', error }, error.message);
+    fail(turn, error, {});
     return;
   }
+  // The same outage every few seconds would push everything else out of the bounded history.
+  if (failures === 0) turn.emit({ kind: 'recordFailure', error, taskIndex: undefined, taskManagerId: undefined });
   turn.enter({ kind: 'restoreBackoff', failures: failures + 1, reason: error.message }, 'RESTARTING');
   // A blip is not worth new slots; a job that may stay like this for hours must not sit on them.
   if (failures >= KEEP_SLOTS_FAILURES) releaseHeld(turn, () => true, 'the job waits for its checkpoint');
@@ -190,7 +188,7 @@ function slotsGranted(turn: JobTurn, event: { readonly request: number; readonly
   acquire(turn, phase.restore);
 }
 
-function slotsDenied(turn: JobTurn, event: { readonly request: number; readonly error: ErrorInfo }): void {
+function slotsDenied(turn: JobTurn, event: JobEvent & { readonly kind: 'slotsDenied' }): void {
   const { phase } = turn.state;
   if (phase.kind !== 'acquiring' || phase.request?.id !== event.request) return; // J7
   if (phase.request.grace) {
@@ -200,7 +198,13 @@ function slotsDenied(turn: JobTurn, event: { readonly request: number; readonly 
     return;
   }
   turn.enter({ ...phase, request: undefined }, turn.state.status);
-  failover(turn, event.error, {});
+  // A job that never ran and needs more than there is was asked too much of: asking again would only hide
+  // that. One that has run, or meets no workers at all, waits for the cluster to come back.
+  const { clusterSlots = 0 } = event;
+  const neverRan = turn.state.deployments === 0 && phase.restore.kind === 'fresh';
+  const tooLarge = clusterSlots > 0 && clusterSlots < turn.context.job.slotsNeeded;
+  if (neverRan && tooLarge && event.error.code === 'NO_RESOURCES') fail(turn, event.error, {});
+  else failover(turn, event.error, {});
 }
 
 function slotReleased(turn: JobTurn, event: JobEvent & { readonly kind: 'slotReleased' }): void {

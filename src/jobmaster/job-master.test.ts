@@ -166,6 +166,27 @@ test('too few slots in time and no restarts: the job is FAILED with NO_RESOURCES
   expect(bench.deployments()).toEqual([]);
 });
 
+test('a new job that needs more slots than the cluster has fails after the time-out, whatever its strategy', async () => {
+  const bench = await new JobBench({ parallelism: 3 }, 2).started();
+  await bench.pass(9_999);
+  expect(bench.outcome).toBeUndefined();
+  await bench.pass(1);
+  expect(bench.outcome).toMatchObject({ status: 'FAILED', error: { code: 'NO_RESOURCES' } });
+});
+
+test('a job that waits for a cluster without workers, or for lost ones to come back, goes by its strategy', async () => {
+  const none = await new JobBench({ parallelism: 3 }, 0).started();
+  await none.pass(10_050);
+  expect(none.status).toBe('RESTARTING');
+  const some = await new JobBench({ parallelism: 2 }, 2).started();
+  some.cluster.kill(some.worker(1));
+  await some.pass(12_150);
+  expect(some.status).toBe('RESTARTING');
+  some.cluster.worker(1);
+  await some.pass(200);
+  expect(some.status).toBe('RUNNING');
+});
+
 test('slots that survived are kept for a moment only: waiting for more, the job holds none', async () => {
   const bench = await new JobBench({ parallelism: 2 }, 2).started();
   bench.cluster.kill(bench.worker(1));

@@ -352,7 +352,10 @@ export class JobMaster implements JobMasterHandle {
         // The provider goes with its term, and so will this master: that says nothing about the job.
         else if (isMillraceError(error, 'CLOSED') || isMillraceError(error, 'NOT_LEADER'))
           this.log.warn({ err: error }, 'slot provider has closed');
-        else this.post({ kind: 'slotsDenied', request, error: toErrorInfo(error) });
+        else {
+          const clusterSlots = this.waitingForSlots?.clusterSlots;
+          this.post({ kind: 'slotsDenied', request, error: toErrorInfo(error), clusterSlots });
+        }
       } finally {
         this.requests.delete(request);
         if (this.requests.size === 0) this.waitingForSlots = undefined;

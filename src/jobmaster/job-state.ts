@@ -129,7 +129,13 @@ export type JobEvent =
   /** `permanent`: no retry can help, because the user asked for what cannot be. */
   | { readonly kind: 'restoreFailed'; readonly error: ErrorInfo; readonly permanent: boolean }
   | { readonly kind: 'slotsGranted'; readonly request: number; readonly slots: readonly Slot[] }
-  | { readonly kind: 'slotsDenied'; readonly request: number; readonly error: ErrorInfo }
+  | {
+      readonly kind: 'slotsDenied';
+      readonly request: number;
+      readonly error: ErrorInfo;
+      /** All slots of the cluster, as the provider said last. */
+      readonly clusterSlots: number | undefined;
+    }
   | { readonly kind: 'slotReleased'; readonly allocationId: AllocationId }
   | { readonly kind: 'deployAccepted'; readonly deployment: DeploymentId; readonly allocationId: AllocationId }
   | {

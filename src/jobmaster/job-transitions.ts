@@ -13,25 +13,35 @@ export function restore(turn: JobTurn, failures: number): void {
   turn.emit({ kind: 'restore' });
 }
 
+/** Where a failure was seen, as far as anybody knows. */
+export interface FailureSite {
+  readonly taskIndex?: number | undefined;
+  readonly taskManagerId?: TaskManagerId;
+}
+
 /** The job cannot go on like this: everything ends, and begins again if the restart strategy says so. */
-export function failover(
-  turn: JobTurn,
-  error: ErrorInfo,
-  where: { readonly taskIndex?: number | undefined; readonly taskManagerId?: TaskManagerId },
-): void {
+export function failover(turn: JobTurn, error: ErrorInfo, site: FailureSite): void {
   const { job, nowMs, random } = turn.context;
-  const taskManagerId =
-    where.taskManagerId ??
-    (where.taskIndex === undefined ? undefined : turn.state.tasks[where.taskIndex]?.attempt?.taskManagerId);
-  turn.emit({ kind: 'recordFailure', error, taskIndex: where.taskIndex, taskManagerId });
   const { history, decision } = decideRestart(job.strategy, turn.state.failures, nowMs, random);
   turn.set({ failures: history });
   if (decision.kind === 'give-up') {
-    stop(turn, { kind: 'fail', error }, `the job fails: ${decision.reason}`);
+    fail(turn, error, site);
     return;
   }
+  recordFailure(turn, error, site);
   turn.set({ restarts: turn.state.restarts + 1 });
   stop(turn, { kind: 'restart', restartAtMs: nowMs + decision.delayMs }, 'the job restarts');
+}
+
+/** No restart can help, or none is left. */
+export function fail(turn: JobTurn, error: ErrorInfo, site: FailureSite): void {
+  recordFailure(turn, error, site);
+  stop(turn, { kind: 'fail', error }, 'the job fails');
+}
+
+function recordFailure(turn: JobTurn, error: ErrorInfo, { taskIndex, taskManagerId }: FailureSite): void {
+  const attempt = taskIndex === undefined ? undefined : turn.state.tasks[taskIndex]?.attempt;
+  turn.emit({ kind: 'recordFailure', error, taskIndex, taskManagerId: taskManagerId ?? attempt?.taskManagerId });
 }
 
 const STATUS_OF = { restart: 'RESTARTING', fail: 'FAILING', cancel: 'CANCELLING' } as const;
