@@ -31,8 +31,14 @@ export interface LogLine {
 export class LocalCluster implements AsyncDisposable {
   readonly masters: Master[] = [];
   readonly workers: Worker[] = [];
+  /** Counted here, not by those that have started: several may be starting at once. */
+  private nextMaster: number;
+  private nextWorker: number;
 
-  private constructor(private readonly options: LocalClusterOptions) {}
+  private constructor(private readonly options: LocalClusterOptions) {
+    this.nextMaster = options.masters;
+    this.nextWorker = options.workers;
+  }
 
   /** Resolves when every master serves REST; workers register by themselves. */
   static async start(options: LocalClusterOptions): Promise<LocalCluster> {
@@ -57,14 +63,14 @@ export class LocalCluster implements AsyncDisposable {
 
   /** Starts one more worker, as an operator would after losing one. */
   async addWorker(): Promise<Worker> {
-    const worker = await Worker.start(this.options, this.workers.length);
+    const worker = await Worker.start(this.options, this.nextWorker++);
     this.workers.push(worker);
     return worker;
   }
 
   /** Starts one more master. */
   async addMaster(): Promise<Master> {
-    const master = await Master.start(this.options, this.masters.length);
+    const master = await Master.start(this.options, this.nextMaster++);
     this.masters.push(master);
     return master;
   }
