@@ -88,7 +88,7 @@ function run(
 
 test('whatever the interleaving, an exactly-once snapshot holds exactly what came before the barriers', () => {
   let checkpoints = 0;
-  for (let seed = 1; seed <= 300; seed++) {
+  for (let seed = 1; seed <= 120; seed++) {
     const producers = [new Producer(), new Producer()];
     const gate = connect(producers, new ExactlyOnceAligner(2));
     let last = 0;
@@ -104,11 +104,11 @@ test('whatever the interleaving, an exactly-once snapshot holds exactly what cam
     expect(read, `seed ${seed}`).toEqual(producers.map(({ written }) => written));
     expect(gate.finished).toBe(true);
   }
-  expect(checkpoints).toBeGreaterThan(1_000);
+  expect(checkpoints).toBeGreaterThan(400);
 });
 
 test('an at-least-once snapshot holds at least what came before the barriers, and nothing is ever blocked', () => {
-  for (let seed = 1; seed <= 100; seed++) {
+  for (let seed = 1; seed <= 60; seed++) {
     const producers = [new Producer(), new Producer()];
     const gate = connect(producers, new AtLeastOnceTracker(2));
     const read = run(seed, gate, producers, (id, seen) => {

@@ -172,6 +172,22 @@ test('code that never opens or never closes delays an end only up to the bound',
   }
 });
 
+test('an operator that never opens does not keep the others of its task from being closed', async () => {
+  const slots = await cluster(1, { subtask: { closeTimeoutMs: 50 } });
+  const [stuck, fine] = [new GatedSink<unknown>(), new GatedSink<unknown>()];
+  stuck.hangOnOpen = true;
+  const program = await slots.program((env) => {
+    const stream = env.fromSource(endless());
+    stream.sinkTo(stuck.sink('stuck'));
+    stream.sinkTo(fine.sink('fine'));
+  });
+  await slots.deploy(program);
+  await until('both to begin', () => stuck.opened + fine.opened === 2);
+  slots.cancelAll();
+  await slots.ended();
+  expect([stuck.closed, fine.closed]).toEqual([0, 1]);
+});
+
 test('a newer deployment ends what an older one left; an older one and another job are refused; a repeated one changes nothing', async () => {
   const slots = await cluster(1);
   const sink = new GatedSink<unknown>();

@@ -17,7 +17,8 @@ import { pushChainFactory } from './push-chain.ts';
 import { RunLoop } from './run-loop.ts';
 import type { SlotRuntimeEvents, SlotRuntimePort } from './slot-runtime-port.ts';
 import type { StateBackendFactory } from './state-backend-factory.ts';
-import { checkTask, Subtask, type SubtaskDeps, type SubtaskOptions } from './subtask.ts';
+import { Subtask, type SubtaskDeps, type SubtaskOptions } from './subtask.ts';
+import { checkTask } from './task-lookup.ts';
 
 export interface SlotRuntimeDeps {
   readonly clock: Clock;

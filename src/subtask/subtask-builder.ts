@@ -19,6 +19,7 @@ import { SinkOperator } from './operators/sink-operator.ts';
 import { SourceOperator } from './operators/source-operator.ts';
 import { TwoPhaseSinkOperator } from './operators/two-phase-sink-operator.ts';
 import type { StateBackendFactory } from './state-backend-factory.ts';
+import { siteOf, taskNameOf } from './task-lookup.ts';
 
 /** A subtask's operators, before they are opened. */
 export interface BuiltChain {
@@ -42,20 +43,6 @@ export interface BuildRequest {
   readonly fail: (error: unknown) => void;
   /** The edges that leave the vertex from an operator. */
   readonly outputsOf: (operatorId: OperatorId, site: OperatorSite) => readonly RecordOutput[];
-}
-
-export function taskNameOf(vertex: JobVertex, subtaskIndex: number): string {
-  return `${vertex.name} (${subtaskIndex + 1}/${vertex.parallelism})`;
-}
-
-export function siteOf(vertex: JobVertex, subtaskIndex: number, operatorId: OperatorId): OperatorSite {
-  const position = vertex.operators.findIndex(({ id }) => id === operatorId);
-  return {
-    name: vertex.operators[position]?.name ?? operatorId,
-    position,
-    chainLength: vertex.operators.length,
-    taskName: taskNameOf(vertex, subtaskIndex),
-  };
 }
 
 /** Joins the graph's descriptors with the program's functions. */

@@ -1,43 +1,33 @@
 import type { ExecutionState } from '../contracts/job-status.ts';
 import { isTerminalExecutionState } from '../contracts/job-status.ts';
-import type { JobEdge, JobVertex } from '../contracts/job-graph.ts';
-import type { AttemptReport, InputChannelDescriptor, SlotDeployment, TaskDeployment } from '../contracts/task.ts';
+import type { JobVertex } from '../contracts/job-graph.ts';
+import type { AttemptReport, SlotDeployment, TaskDeployment } from '../contracts/task.ts';
 import type { CheckpointBarrier } from '../exchange/channel-message.ts';
 import type { DataExchange } from '../exchange/data-exchange.ts';
 import type { ExchangeOptions } from '../exchange/exchange-options.ts';
-import type { RecordCodec, RecordDecoder } from '../exchange/record-codec.ts';
+import type { RecordCodec } from '../exchange/record-codec.ts';
 import { present } from '../kernel/assert.ts';
 import type { Clock, Timer } from '../kernel/clock.ts';
-import {
-  asError,
-  CorruptError,
-  isMillraceError,
-  MillraceError,
-  toErrorInfo,
-  UnavailableError,
-} from '../kernel/errors.ts';
-import type { AttemptId, OperatorId } from '../kernel/ids.ts';
+import { asError, isMillraceError, MillraceError, toErrorInfo, UnavailableError } from '../kernel/errors.ts';
+import type { AttemptId } from '../kernel/ids.ts';
 import { BackgroundTasks } from '../kernel/lifecycle.ts';
 import type { Logger } from '../kernel/log.ts';
 import type { Random } from '../kernel/random.ts';
 import type { UserProgram } from '../program/user-program.ts';
 import { AtLeastOnceTracker, ExactlyOnceAligner } from './barrier-aligner.ts';
-import { settleWithin } from './bounded-wait.ts';
 import type { ChainFactory } from './chain.ts';
 import { CheckpointExecutor } from './checkpoint-executor.ts';
 import { InputGate } from './input-gate.ts';
 import { IoMeter } from './io-meter.ts';
-import type { OperatorSite } from './operator-error.ts';
-import type { SubtaskOperator } from './operators/operator.ts';
-import { OutputEdge } from './output-edge.ts';
-import { createPartitioner } from './partitioner.ts';
 import type { RunLoop } from './run-loop.ts';
 import type { SlotRuntimeEvents } from './slot-runtime-port.ts';
 import type { StateBackendFactory } from './state-backend-factory.ts';
-import { buildChain, siteOf, taskNameOf } from './subtask-builder.ts';
+import { OperatorSet } from './operator-set.ts';
+import { buildChain } from './subtask-builder.ts';
+import { taskNameOf, vertexOf } from './task-lookup.ts';
+import { TaskWiring } from './task-wiring.ts';
 import { SubtaskLoop } from './subtask-loop.ts';
 import { TaskOutputs } from './task-outputs.ts';
-import type { Subpartition } from '../exchange/subpartition.ts';
 
 export interface SubtaskDeps {
   readonly clock: Clock;
@@ -80,13 +70,12 @@ export class Subtask {
   private readonly background: BackgroundTasks;
   private readonly abort = new AbortController();
   private readonly outputs: TaskOutputs;
-  private readonly outputEdges: readonly { readonly edge: JobEdge; readonly subpartitions: readonly Subpartition[] }[];
+  private readonly wiring: TaskWiring;
   private state: ExecutionState = 'DEPLOYING';
   private error: Error | undefined;
   private ending: Ending | undefined;
   private resolveEnded: () => void = () => undefined;
-  private operators: readonly SubtaskOperator[] = [];
-  private opening: Promise<unknown> = Promise.resolve();
+  private operators: OperatorSet | undefined;
   private gate: InputGate | undefined;
   private loop: SubtaskLoop | undefined;
   private checkpoints: CheckpointExecutor | undefined;
@@ -115,9 +104,14 @@ export class Subtask {
       wake: () => this.wake(),
       fail: (error) => this.fail(error),
     });
-    this.outputEdges = task.outputs.map((output) => {
-      const edge = edgeOf(deployment, output.edgeId);
-      return { edge, subpartitions: this.createSubpartitions(output.edgeId, output.subpartitions) };
+    this.wiring = new TaskWiring({
+      exchange: deps.exchange,
+      codec: deps.codec,
+      limits: deps.exchangeOptions,
+      deployment,
+      task,
+      outputs: this.outputs,
+      meter: this.meter,
     });
   }
 
@@ -186,7 +180,8 @@ export class Subtask {
     if (this.state !== 'RUNNING' || this.ending !== undefined) return;
     this.background.run('checkpoint completed', async () => {
       // Each reports its own failure to the task.
-      await Promise.all(this.operators.map((operator) => operator.checkpointCompleted(checkpointId)));
+      const operators = this.operators?.all ?? [];
+      await Promise.all(operators.map((operator) => operator.checkpointCompleted(checkpointId)));
       if (this.finalCheckpointId === undefined || checkpointId < this.finalCheckpointId) return;
       // A later checkpoint that we already took part in is answered first: its master waits for us.
       await this.checkpoints?.settled();
@@ -214,23 +209,25 @@ export class Subtask {
       stateBackends: deps.stateBackends,
       signal: this.abort.signal,
       fail: (error) => this.fail(error),
-      outputsOf: (operatorId, site) => this.connectOutputs(operatorId, site, program),
+      outputsOf: (operatorId, site) => this.wiring.connectOutputs(operatorId, site, program),
     });
-    this.operators = built.operators;
+    const { log, background } = this;
+    const operators = new OperatorSet({ clock: deps.clock, log, background }, built.operators);
+    this.operators = operators;
     this.setState('INITIALIZING');
-    if (built.source === undefined) this.gate = this.createGate();
-    const opening = Promise.all([this.openOperators(built.operators), this.openInputs()]);
-    // Kept, so that ending waits for what was begun; `opening` itself is awaited just below.
-    this.opening = opening.catch(() => undefined);
-    await opening;
+    const gate = built.source === undefined ? this.createGate() : undefined;
+    this.gate = gate;
+    await Promise.all([
+      operators.open(),
+      gate && this.wiring.openInputs(gate, (error) => this.onInputLost(error), this.abort.signal),
+    ]);
     if (this.ending !== undefined) return;
-    const { gate } = this;
     const loop: SubtaskLoop = new SubtaskLoop({
       clock: deps.clock,
       input:
         gate === undefined
           ? { kind: 'source', source: present(built.source, 'a task without inputs has a source') }
-          : { kind: 'gate', gate, decoderOf: this.decoders() },
+          : { kind: 'gate', gate, decoderOf: this.wiring.decoders() },
       chain: deps.chains.create({ nodes: built.nodes, shouldPause: () => loop.shouldPause() }),
       outputs: this.outputs,
       sinks: built.sinks,
@@ -280,7 +277,7 @@ export class Subtask {
     if (this.deployment.graph.config.checkpointing.intervalMs !== undefined) return;
     this.background.run('finish subtask', async () => {
       try {
-        for (const operator of this.operators) await operator.finish();
+        for (const operator of this.operators?.all ?? []) await operator.finish();
       } catch (error) {
         this.fail(error);
         return;
@@ -306,60 +303,20 @@ export class Subtask {
     this.abort.abort();
     this.checkpoints?.abortAll();
     this.outputs.close();
-    if (ending !== 'FINISHED') {
-      const reason = this.reasonForConsumers(ending);
-      for (const { subpartitions } of this.outputEdges)
-        for (const subpartition of subpartitions) subpartition.fail(reason);
-    }
+    if (ending !== 'FINISHED') this.wiring.failOutputs(this.reasonForConsumers(ending));
     this.gate?.close();
     this.meter.stop(this.deps.clock.nowMs());
     this.background.run('end subtask', async () => {
-      await this.closeOperators();
+      await this.operators?.close(this.options.closeTimeoutMs);
       this.setState(ending);
       this.resolveEnded();
     });
-  }
-
-  private async closeOperators(): Promise<void> {
-    const { clock } = this.deps;
-    const { closeTimeoutMs } = this.options;
-    const stuck = await settleWithin(clock, closeTimeoutMs, this.opening);
-    if (stuck !== undefined) {
-      this.log.warn({ err: stuck }, 'task ends while it still opens; it closes when it has opened');
-      // Owned by the background: nobody waits, but what opens late is closed.
-      this.background.run('close late', async () => {
-        await this.opening;
-        await this.closeEach(Number.MAX_SAFE_INTEGER);
-      });
-      return;
-    }
-    await this.closeEach(closeTimeoutMs);
-  }
-
-  private async closeEach(limitMs: number): Promise<void> {
-    const closing = this.operators.map(async (operator) => {
-      const work = (async () => operator.close())();
-      const failure =
-        limitMs === Number.MAX_SAFE_INTEGER
-          ? await work.then(() => undefined, asError)
-          : await settleWithin(this.deps.clock, limitMs, work);
-      if (failure !== undefined)
-        this.log.warn({ err: failure, operator: operator.site.name }, 'operator did not close');
-    });
-    await Promise.all(closing);
   }
 
   private reasonForConsumers(ending: 'CANCELED' | 'FAILED'): Error {
     const name = taskNameOf(this.vertex, this.task.subtaskIndex);
     if (ending === 'CANCELED') return new MillraceError('CLOSED', `${name} was cancelled`);
     return new UnavailableError(`${name} failed: ${this.error?.message ?? 'unknown'}`, { cause: this.error });
-  }
-
-  private async openOperators(operators: readonly SubtaskOperator[]): Promise<void> {
-    // All settle before a failure is thrown, so that closing finds nothing half open.
-    const results = await Promise.allSettled(operators.map((operator) => operator.open()));
-    const failed = results.find((result) => result.status === 'rejected');
-    if (failed !== undefined) throw failed.reason;
   }
 
   private createGate(): InputGate {
@@ -371,31 +328,6 @@ export class Subtask {
     return new InputGate(channels, aligner, () => this.wake());
   }
 
-  private async openInputs(): Promise<void> {
-    const { gate } = this;
-    if (gate === undefined) return;
-    await Promise.all(this.task.inputs.map((input, index) => this.openInput(gate, input, index)));
-  }
-
-  private async openInput(gate: InputGate, input: InputChannelDescriptor, index: number): Promise<void> {
-    const isLocal = input.producerAllocation === this.deployment.allocationId;
-    const channel = await this.deps.exchange.openInput(
-      {
-        jobId: this.deployment.jobId,
-        deployment: this.deployment.deployment,
-        edgeId: input.edgeId,
-        producerAttempt: input.producerAttempt,
-        producerSubtask: input.producerSubtask,
-        subpartition: input.subpartition,
-        consumer: taskNameOf(this.vertex, this.task.subtaskIndex).slice(0, 300),
-      },
-      isLocal ? undefined : input.producerAddress,
-      { onData: () => gate.onData(index), onFailed: (error) => this.onInputLost(error) },
-      this.abort.signal,
-    );
-    gate.connect(index, channel);
-  }
-
   private onInputLost(error: Error): void {
     // Cancelled producers: a cancellation reaches the tasks of a job one by one, and ours is likely next.
     if (!isMillraceError(error.cause, 'CLOSED')) {
@@ -403,56 +335,6 @@ export class Subtask {
       return;
     }
     this.graceTimer ??= this.deps.clock.schedule(this.options.cancelGraceMs, () => this.fail(error));
-  }
-
-  private createSubpartitions(edgeId: string, count: number): readonly Subpartition[] {
-    const { jobId, deployment } = this.deployment;
-    return Array.from({ length: count }, (_, subpartition) =>
-      this.deps.exchange.createOutput(
-        { jobId, deployment, attemptId: this.task.attemptId, edgeId, subpartition },
-        this.outputs,
-      ),
-    );
-  }
-
-  private connectOutputs(operatorId: OperatorId, site: OperatorSite, program: UserProgram): readonly OutputEdge[] {
-    return this.outputEdges
-      .filter(({ edge }) => edge.sourceOperator === operatorId)
-      .map(({ edge, subpartitions }) => {
-        const target = present(
-          this.deployment.graph.vertices.find(({ id }) => id === edge.target),
-          'the target of an edge',
-        );
-        const output = new OutputEdge({
-          edgeId: edge.id,
-          site,
-          select: createPartitioner({
-            partitioner: edge.partitioner,
-            subpartitions: subpartitions.length,
-            subtaskIndex: this.task.subtaskIndex,
-            maxParallelism: target.maxParallelism,
-            parallelism: target.parallelism,
-            keySelector: program.keySelectors.get(edge.id),
-          }),
-          subpartitions,
-          codec: this.deps.codec,
-          limits: this.deps.exchangeOptions,
-          meter: this.meter,
-          onBuffered: () => this.outputs.onBuffered(),
-        });
-        this.outputs.add(output);
-        return output;
-      });
-  }
-
-  private decoders(): (codec: number) => RecordDecoder {
-    const { codec } = this.deps;
-    const decoder = codec.createDecoder();
-    return (id) => {
-      if (id !== codec.id)
-        throw new CorruptError(`a producer uses the record codec ${id}, which this process does not know`);
-      return decoder;
-    };
   }
 
   private decline(checkpointId: number, reason: Error): void {
@@ -483,29 +365,4 @@ export class Subtask {
   private wake(): void {
     if (this.loop !== undefined && this.ending === undefined) this.deps.loop.wake(this.loop);
   }
-}
-
-/** Throws `INVALID_ARGUMENT` for a task that its graph does not have, before anything is made of it. */
-export function checkTask(deployment: SlotDeployment, task: TaskDeployment): void {
-  vertexOf(deployment, task);
-  for (const { edgeId } of task.outputs) edgeOf(deployment, edgeId);
-  for (const { edgeId } of task.inputs) edgeOf(deployment, edgeId);
-}
-
-function vertexOf(deployment: SlotDeployment, task: TaskDeployment): JobVertex {
-  const vertex = deployment.graph.vertices.find(({ id }) => id === task.vertexId);
-  if (vertex === undefined) throw new MillraceError('INVALID_ARGUMENT', `the graph has no vertex ${task.vertexId}`);
-  if (task.subtaskIndex >= vertex.parallelism) {
-    throw new MillraceError(
-      'INVALID_ARGUMENT',
-      `${siteOf(vertex, task.subtaskIndex, vertex.operators[0]?.id as OperatorId).taskName} does not exist`,
-    );
-  }
-  return vertex;
-}
-
-function edgeOf(deployment: SlotDeployment, edgeId: string): JobEdge {
-  const edge = deployment.graph.edges.find(({ id }) => id === edgeId);
-  if (edge === undefined) throw new MillraceError('INVALID_ARGUMENT', `the graph has no edge ${edgeId}`);
-  return edge;
 }

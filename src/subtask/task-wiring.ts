@@ -1,0 +1,120 @@
+import type { JobEdge } from '../contracts/job-graph.ts';
+import type { InputChannelDescriptor, SlotDeployment, TaskDeployment } from '../contracts/task.ts';
+import type { DataExchange } from '../exchange/data-exchange.ts';
+import type { RecordCodec, RecordDecoder } from '../exchange/record-codec.ts';
+import type { Subpartition } from '../exchange/subpartition.ts';
+import { present } from '../kernel/assert.ts';
+import { CorruptError } from '../kernel/errors.ts';
+import type { OperatorId } from '../kernel/ids.ts';
+import type { UserProgram } from '../program/user-program.ts';
+import type { InputGate } from './input-gate.ts';
+import type { IoMeter } from './io-meter.ts';
+import type { OperatorSite } from './operator-error.ts';
+import { type BatchLimits, OutputEdge } from './output-edge.ts';
+import { createPartitioner } from './partitioner.ts';
+import { edgeOf, taskNameOf, vertexOf } from './task-lookup.ts';
+import type { TaskOutputs } from './task-outputs.ts';
+
+export interface TaskWiringSpec {
+  readonly exchange: DataExchange;
+  readonly codec: RecordCodec;
+  readonly limits: BatchLimits;
+  readonly deployment: SlotDeployment;
+  readonly task: TaskDeployment;
+  readonly outputs: TaskOutputs;
+  readonly meter: IoMeter;
+}
+
+/** Joins one task to the exchange: its subpartitions, its output edges, its input channels. */
+export class TaskWiring {
+  private readonly edges: readonly { readonly edge: JobEdge; readonly subpartitions: readonly Subpartition[] }[];
+
+  /** Makes the outputs, so that consumers find them from now on. */
+  constructor(private readonly spec: TaskWiringSpec) {
+    const { deployment, task } = spec;
+    this.edges = task.outputs.map(({ edgeId, subpartitions }) => ({
+      edge: edgeOf(deployment, edgeId),
+      subpartitions: Array.from({ length: subpartitions }, (_, subpartition) => this.create(edgeId, subpartition)),
+    }));
+  }
+
+  /** The edges that leave the task from one operator. Called once for each operator. */
+  connectOutputs(operatorId: OperatorId, site: OperatorSite, program: UserProgram): readonly OutputEdge[] {
+    const { deployment, task, codec, limits, meter, outputs } = this.spec;
+    const leaving = this.edges.filter(({ edge }) => edge.sourceOperator === operatorId);
+    return leaving.map(({ edge, subpartitions }) => {
+      const target = present(
+        deployment.graph.vertices.find(({ id }) => id === edge.target),
+        'the target of an edge',
+      );
+      const select = createPartitioner({
+        partitioner: edge.partitioner,
+        subpartitions: subpartitions.length,
+        subtaskIndex: task.subtaskIndex,
+        maxParallelism: target.maxParallelism,
+        parallelism: target.parallelism,
+        keySelector: program.keySelectors.get(edge.id),
+      });
+      const onBuffered = () => outputs.onBuffered();
+      const output = new OutputEdge({ edgeId: edge.id, site, select, subpartitions, codec, limits, meter, onBuffered });
+      outputs.add(output);
+      return output;
+    });
+  }
+
+  /** Rejects when a producer cannot be reached, refuses, or does not appear in time. */
+  async openInputs(gate: InputGate, onLost: (error: Error) => void, signal: AbortSignal): Promise<void> {
+    await Promise.all(this.spec.task.inputs.map((input, i) => this.openInput(gate, input, i, onLost, signal)));
+  }
+
+  decoders(): (codec: number) => RecordDecoder {
+    const { codec } = this.spec;
+    const decoder = codec.createDecoder();
+    return (id) => {
+      if (id === codec.id) return decoder;
+      throw new CorruptError(`a producer uses the record codec ${id}, which this process does not know`);
+    };
+  }
+
+  /** Consumers that have not read everything learn why they never will. */
+  failOutputs(reason: Error): void {
+    for (const { subpartitions } of this.edges) {
+      for (const subpartition of subpartitions) subpartition.fail(reason);
+    }
+  }
+
+  private async openInput(
+    gate: InputGate,
+    input: InputChannelDescriptor,
+    index: number,
+    onLost: (error: Error) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { deployment, task, exchange } = this.spec;
+    const isLocal = input.producerAllocation === deployment.allocationId;
+    const channel = await exchange.openInput(
+      {
+        jobId: deployment.jobId,
+        deployment: deployment.deployment,
+        edgeId: input.edgeId,
+        producerAttempt: input.producerAttempt,
+        producerSubtask: input.producerSubtask,
+        subpartition: input.subpartition,
+        consumer: taskNameOf(vertexOf(deployment, task), task.subtaskIndex).slice(0, 300),
+      },
+      isLocal ? undefined : input.producerAddress,
+      { onData: () => gate.onData(index), onFailed: onLost },
+      signal,
+    );
+    gate.connect(index, channel);
+  }
+
+  private create(edgeId: string, subpartition: number): Subpartition {
+    const { exchange, outputs, deployment, task } = this.spec;
+    const { jobId } = deployment;
+    return exchange.createOutput(
+      { jobId, deployment: deployment.deployment, attemptId: task.attemptId, edgeId, subpartition },
+      outputs,
+    );
+  }
+}
