@@ -1,0 +1,58 @@
+/** One of several ways to do the same work. */
+export interface Contender {
+  readonly name: string;
+  /** Does a fixed amount of work, some milliseconds, and gives how many operations that was. */
+  run(): number | Promise<number>;
+}
+
+export interface Measurement {
+  readonly name: string;
+  /** Median over the rounds. */
+  readonly nsPerOp: number;
+  /** Of each round. */
+  readonly samples: readonly number[];
+}
+
+export interface RoundsOptions {
+  readonly rounds: number;
+  /** Rounds that are thrown away: V8 compiles and learns in them. */
+  readonly warmupRounds: number;
+}
+
+/**
+ * Measures by turns: in each round every contender runs once, in a rotating order. Whatever slows the
+ * machine for a while then slows all of them, and ratios within the run stay true.
+ */
+export async function measureRounds(
+  contenders: readonly Contender[],
+  { rounds, warmupRounds }: RoundsOptions,
+): Promise<readonly Measurement[]> {
+  const samples = contenders.map((): number[] => []);
+  for (let round = 0; round < warmupRounds + rounds; round++) {
+    for (let turn = 0; turn < contenders.length; turn++) {
+      const at = (round + turn) % contenders.length;
+      const contender = contenders[at] as Contender;
+      const startNs = process.hrtime.bigint();
+      const ran = contender.run();
+      const operations = typeof ran === 'number' ? ran : await ran;
+      const tookNs = Number(process.hrtime.bigint() - startNs);
+      if (round >= warmupRounds) samples[at]?.push(tookNs / operations);
+    }
+  }
+  return contenders.map(({ name }, i) => {
+    const own = samples[i] as readonly number[];
+    return { name, nsPerOp: median(own), samples: own };
+  });
+}
+
+/** How many times as fast as the baseline: the median of the rounds' own ratios. */
+export function speedup(measurement: Measurement, baseline: Measurement): number {
+  return median(measurement.samples.map((sample, round) => (baseline.samples[round] as number) / sample));
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  const upper = sorted[middle] ?? Number.NaN;
+  return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? Number.NaN) + upper) / 2;
+}

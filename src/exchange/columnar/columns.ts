@@ -1,0 +1,238 @@
+import type { PayloadWriter } from './payload-writer.ts';
+
+/**
+ * Where the values of one kind gather. The generated code writes `data` itself; in a dense column,
+ * whose position has several kinds, `length` counts, else the rows of the group do.
+ *
+ * On the wire each column is: a word that says how it is packed, a word that says how large it is,
+ * then its data, up to the next multiple of eight bytes.
+ */
+export interface Column {
+  length: number;
+  grow(rows: number): void;
+  write(writer: PayloadWriter, count: number): void;
+  clear(): void;
+}
+
+/** How numbers are packed: what the narrowest of the batch allows. */
+export const PACKED = { int8: 1, int16: 2, int32: 3, float64: 4, bits: 5, latin1: 6, utf16: 7 } as const;
+
+export class NumberColumn implements Column {
+  data = new Float64Array(0);
+  length = 0;
+
+  grow(rows: number): void {
+    this.data = copyInto(new Float64Array(rows), this.data);
+  }
+
+  write(writer: PayloadWriter, count: number): void {
+    writer.reserve(8 + count * 8);
+    const header = writer.position;
+    const start = header + 8;
+    const width = this.writeIntegers(writer.int32, start >> 2, count);
+    if (width === PACKED.float64) writer.float64.set(this.data.subarray(0, count), start >> 3);
+    else narrow(writer, { start, count, width });
+    writer.writeUint32(width);
+    writer.writeUint32(count);
+    writer.position = start + count * BYTES_OF[width];
+    writer.align();
+  }
+
+  /** Gives up, with `float64`, at the first number that is no 32-bit integer. */
+  private writeIntegers(out: Int32Array, at: number, count: number): NumberWidth {
+    const data = this.data;
+    let used = 0;
+    for (let i = 0; i < count; i++) {
+      const value = data[i] as number;
+      const integer = value | 0;
+      if (integer !== value || (integer === 0 && 1 / value < 0)) return PACKED.float64;
+      out[at + i] = integer;
+      used |= integer ^ (integer >> 31);
+    }
+    return used < 0x80 ? PACKED.int8 : used < 0x8000 ? PACKED.int16 : PACKED.int32;
+  }
+
+  clear(): void {
+    this.length = 0;
+  }
+}
+
+type NumberWidth = typeof PACKED.int8 | typeof PACKED.int16 | typeof PACKED.int32 | typeof PACKED.float64;
+
+export const BYTES_OF: Readonly<Record<NumberWidth, number>> = {
+  [PACKED.int8]: 1,
+  [PACKED.int16]: 2,
+  [PACKED.int32]: 4,
+  [PACKED.float64]: 8,
+};
+
+/** In place and forwards: a narrower number never lands on one not yet read. */
+function narrow(
+  writer: PayloadWriter,
+  { start, count, width }: { readonly start: number; readonly count: number; readonly width: NumberWidth },
+): void {
+  if (width === PACKED.int32) return;
+  const from = start >> 2;
+  const { int32 } = writer;
+  if (width === PACKED.int8) {
+    const { int8 } = writer;
+    for (let i = 0; i < count; i++) int8[start + i] = int32[from + i] as number;
+  } else {
+    const { int16 } = writer;
+    const to = start >> 1;
+    for (let i = 0; i < count; i++) int16[to + i] = int32[from + i] as number;
+  }
+}
+
+export class BigintColumn implements Column {
+  data = new BigInt64Array(0);
+  length = 0;
+
+  grow(rows: number): void {
+    const data = new BigInt64Array(rows);
+    data.set(this.data);
+    this.data = data;
+  }
+
+  write(writer: PayloadWriter, count: number): void {
+    writer.reserve(8);
+    writer.writeUint32(PACKED.float64);
+    writer.writeUint32(count);
+    writer.writeBytes(new Uint8Array(this.data.buffer, 0, count * 8));
+  }
+
+  clear(): void {
+    this.length = 0;
+  }
+}
+
+/** True and false as a byte each until they are written as a bit each. */
+export class BooleanColumn implements Column {
+  data = new Uint8Array(0);
+  length = 0;
+
+  grow(rows: number): void {
+    this.data = copyInto(new Uint8Array(rows), this.data);
+  }
+
+  write(writer: PayloadWriter, count: number): void {
+    writer.writeUint32(PACKED.bits);
+    writer.writeUint32(count);
+    writeBits(writer, this.data, { count, one: 1 });
+    writer.align();
+  }
+
+  clear(): void {
+    this.length = 0;
+  }
+}
+
+/** Which kind each row has; a bit each for two kinds, else a byte. */
+export class TagColumn implements Column {
+  data = new Uint8Array(0);
+  length = 0;
+  /** All that may be in `data`, ascending. */
+  tags: readonly number[] = [];
+
+  grow(rows: number): void {
+    this.data = copyInto(new Uint8Array(rows), this.data);
+  }
+
+  write(writer: PayloadWriter, count: number): void {
+    const [, one] = this.tags;
+    const asBits = this.tags.length === 2 && one !== undefined;
+    writer.writeUint32(asBits ? PACKED.bits : PACKED.int8);
+    writer.writeUint32(count);
+    if (asBits) writeBits(writer, this.data, { count, one });
+    else writer.writeBytes(this.data.subarray(0, count));
+    writer.align();
+  }
+
+  clear(): void {
+    this.length = 0;
+  }
+}
+
+/** A set bit for each row that holds `one`. */
+function writeBits(
+  writer: PayloadWriter,
+  data: Uint8Array,
+  { count, one }: { readonly count: number; readonly one: number },
+): void {
+  const bytes = (count + 7) >> 3;
+  writer.reserve(bytes);
+  const out = writer.uint8;
+  const start = writer.position;
+  for (let b = 0; b < bytes; b++) {
+    const end = Math.min(count, b * 8 + 8);
+    let byte = 0;
+    for (let i = b * 8; i < end; i++) if (data[i] === one) byte |= 1 << (i & 7);
+    out[start + b] = byte;
+  }
+  writer.position = start + bytes;
+}
+
+/**
+ * All strings of a batch as one, and the length of each. A string that only grows at its end is a
+ * rope in V8: each `+=` costs a few words, and the characters are copied once, when it is written.
+ */
+export class StringColumn implements Column {
+  text = '';
+  data = new Int32Array(0);
+  length = 0;
+
+  grow(rows: number): void {
+    this.data = copyInto(new Int32Array(rows), this.data);
+  }
+
+  write(writer: PayloadWriter, count: number): void {
+    const { text } = this;
+    const wide = BEYOND_LATIN1.test(text);
+    const lengths = lengthWidth(this.data, count);
+    writer.reserve(12 + count * 4);
+    writer.writeUint32((wide ? PACKED.utf16 : PACKED.latin1) | (lengths << 8));
+    writer.writeUint32(count);
+    writer.writeUint32(text.length);
+    this.writeLengths(writer, count, lengths);
+    // UTF-16 rather than UTF-8: lengths stay those of the strings, and lone surrogates survive.
+    writer.writeText(text, wide ? 'utf16le' : 'latin1');
+    writer.align();
+  }
+
+  private writeLengths(writer: PayloadWriter, count: number, width: NumberWidth): void {
+    const { data } = this;
+    const start = writer.position;
+    if (width === PACKED.int8) {
+      const out = writer.uint8;
+      for (let i = 0; i < count; i++) out[start + i] = data[i] as number;
+    } else if (width === PACKED.int16) {
+      const out = writer.uint16;
+      const at = start >> 1;
+      for (let i = 0; i < count; i++) out[at + i] = data[i] as number;
+    } else {
+      const out = writer.int32;
+      const at = start >> 2;
+      for (let i = 0; i < count; i++) out[at + i] = data[i] as number;
+    }
+    writer.position = start + count * BYTES_OF[width];
+  }
+
+  clear(): void {
+    this.text = '';
+    this.length = 0;
+  }
+}
+
+/** V8 answers this at once for strings that it keeps with one byte per character. */
+const BEYOND_LATIN1 = /[\u0100-\uffff]/;
+
+function lengthWidth(lengths: Int32Array, count: number): NumberWidth {
+  let used = 0;
+  for (let i = 0; i < count; i++) used |= lengths[i] as number;
+  return used < 0x100 ? PACKED.int8 : used < 0x10000 ? PACKED.int16 : PACKED.int32;
+}
+
+function copyInto<T extends Float64Array | Uint8Array | Int32Array>(grown: T, old: T): T {
+  grown.set(old);
+  return grown;
+}
