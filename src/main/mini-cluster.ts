@@ -54,7 +54,7 @@ export class MiniCluster implements JobClient {
     readonly jobId: JobGraph['jobId'],
     stack: CloseStack,
   ) {
-    this.ended = this.untilEnded().finally(() => stack.close());
+    this.ended = this.untilEnded(stack);
     // Whoever asks for the result hears of a failure; nobody has to ask.
     this.ended.catch(() => undefined);
   }
@@ -90,11 +90,15 @@ export class MiniCluster implements JobClient {
     return whileElecting(this.deps, () => this.dispatcher.cancelJob(this.jobId));
   }
 
-  private async untilEnded(): Promise<JobExecutionResult> {
-    for (;;) {
-      const details = await whileElecting(this.deps, () => this.dispatcher.requestJob(this.jobId));
-      if (isTerminalJobStatus(details.status)) return resultOf(details);
-      await sleep(this.deps.clock, POLL_MS);
+  private async untilEnded(stack: CloseStack): Promise<JobExecutionResult> {
+    try {
+      for (;;) {
+        const details = await whileElecting(this.deps, () => this.dispatcher.requestJob(this.jobId));
+        if (isTerminalJobStatus(details.status)) return resultOf(details);
+        await sleep(this.deps.clock, POLL_MS);
+      }
+    } finally {
+      await stack.close();
     }
   }
 }
