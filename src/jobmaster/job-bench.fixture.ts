@@ -40,7 +40,7 @@ export class JobBench {
         clock,
         random: new SeededRandom(term),
         log: silentLogger,
-        slots: cluster,
+        slots: cluster.provider(token),
         checkpoints: stores,
         onFenced: (reason) => this.fenced.push(reason),
       },

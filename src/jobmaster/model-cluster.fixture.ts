@@ -208,6 +208,21 @@ export class ModelCluster implements SlotProvider {
     public token: FencingToken,
   ) {}
 
+  /**
+   * The ResourceManager of one term. Once a newer term has begun workers refuse the old one, so it grants
+   * nothing, frees nothing, and hears nothing.
+   */
+  provider(token: FencingToken): SlotProvider {
+    const leads = () => this.token === token;
+    const refuse = () => Promise.reject(new FencedError(`${token} no longer leads`));
+    return {
+      requestSlots: (request) => (leads() ? this.requestSlots(request, leads) : refuse()),
+      releaseSlots: (jobId, ids, reason) => (leads() ? this.releaseSlots(jobId, ids, reason) : Promise.resolve()),
+      releaseJob: (jobId) => (leads() ? this.releaseJob(jobId) : Promise.resolve()),
+      subscribe: (listener) => this.subscribe((event) => leads() && listener(event)),
+    };
+  }
+
   worker(slots = 1, register = true): ModelWorker {
     const worker = new ModelWorker(this, `tm-${this.workers.length + 1}`, slots);
     this.workers.push(worker);
@@ -240,7 +255,7 @@ export class ModelCluster implements SlotProvider {
     return () => this.listeners.delete(listener);
   }
 
-  requestSlots(request: SlotRequest): Promise<readonly Slot[]> {
+  requestSlots(request: SlotRequest, leads = () => true): Promise<readonly Slot[]> {
     this.requests.push(request.count);
     return new Promise((resolve, reject) => {
       const end = () => {
@@ -248,7 +263,7 @@ export class ModelCluster implements SlotProvider {
         this.waiting.delete(attempt);
       };
       const attempt = () => {
-        if (request.signal.aborted) return;
+        if (request.signal.aborted || !leads()) return;
         const free = this.free();
         if (free.length < request.count) {
           request.onWaiting(request.count - free.length, this.total());
