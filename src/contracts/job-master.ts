@@ -31,6 +31,9 @@ export interface JobMasterHandle extends Closeable {
   updateTaskState(report: AttemptReport): boolean;
   acknowledgeCheckpoint(ack: CheckpointAck, from?: TaskManagerId): void;
   declineCheckpoint(decline: CheckpointDecline): void;
-  /** Stops deciding; never cancels tasks on workers. Idempotent. */
+  /**
+   * Stops deciding; never cancels tasks on workers. Idempotent. After `terminated` it also lets workers
+   * forget the job, so it is closed once the outcome is durable.
+   */
   close(): Promise<void>;
 }
