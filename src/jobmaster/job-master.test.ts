@@ -247,6 +247,10 @@ test('a worker that has seen a newer leader fences the master', async () => {
   bench.worker(0).highestToken = 9n as typeof bench.cluster.token;
   await bench.pass(1_000);
   expect(bench.fenced).toHaveLength(1);
+  const calls = bench.worker(0).calls.length;
+  await bench.pass(60_000);
+  expect(bench.worker(0).calls).toHaveLength(calls);
+  expect(bench.clock.pending).toBe(0);
 });
 
 test('lost notices of a completed checkpoint are repeated until the worker has them', async () => {

@@ -450,6 +450,8 @@ export class JobMaster implements JobMasterHandle {
     this.mailbox.close();
     this.timer?.cancel();
     for (const request of this.requests.values()) request.abort();
+    // Notices are repeated by themselves: they too are no longer ours to send.
+    this.background.run('stop checkpoints', () => this.checkpoints.close());
     this.deps.onFenced(reason);
   }
 
