@@ -42,6 +42,7 @@ export interface SlotThreadData {
   readonly millraceSlot: true;
   /** How often counters are pushed to the main thread. */
   readonly reportIntervalMs: number;
+  readonly heapBytes: number;
   /** What `main` wants its entry file to know: plain data. */
   readonly data: unknown;
 }

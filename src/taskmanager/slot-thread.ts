@@ -6,12 +6,13 @@ import { asError, fromErrorInfo, MillraceError } from '../kernel/errors.ts';
 import type { AttemptId, JobId } from '../kernel/ids.ts';
 import type { SlotRuntimeEvents, SlotRuntimePort } from '../subtask/slot-runtime-port.ts';
 import type { SlotRuntimeOptions } from '../subtask/slot-runtime.ts';
+import { hardHeapLimitMb, outOfMemory } from './heap-guard.ts';
 import type { FromSlot, SlotThreadData, ToSlot } from './slot-protocol.ts';
 
 export interface SlotThreadOptions {
   readonly workerUrl: URL;
   readonly workerData: unknown;
-  /** JavaScript heap of the thread. */
+  /** JavaScript heap that the thread's live data may take; see {@link guardHeap}. */
   readonly heapBytes: number;
   readonly reportIntervalMs: number;
   /** How long the thread may take to end by itself. */
@@ -46,10 +47,10 @@ export class SlotThread implements SlotRuntimePort {
     private readonly options: SlotThreadOptions,
   ) {
     const { workerUrl, workerData: data, reportIntervalMs, heapBytes } = options;
-    const threadData: SlotThreadData = { millraceSlot: true, reportIntervalMs, data };
+    const threadData: SlotThreadData = { millraceSlot: true, reportIntervalMs, heapBytes, data };
     this.worker = new Worker(workerUrl, {
       workerData: threadData,
-      resourceLimits: { maxOldGenerationSizeMb: Math.max(16, Math.round(heapBytes / (1024 * 1024))) },
+      resourceLimits: { maxOldGenerationSizeMb: hardHeapLimitMb(heapBytes) },
     });
     this.worker.on('message', (message: FromSlot) => this.receive(message));
     this.worker.on('messageerror', (error) => this.fail(error));
@@ -205,15 +206,7 @@ export class SlotThread implements SlotRuntimePort {
 }
 
 function describeDeath(error: Error, heapBytes: number): MillraceError {
-  if ((error as NodeJS.ErrnoException).code === 'ERR_WORKER_OUT_OF_MEMORY')
-    return new MillraceError(
-      'USER_CODE',
-      `the slot ran out of memory: its heap is limited to ${Math.round(heapBytes / (1024 * 1024))} MiB`,
-      {
-        hint: 'Raise taskmanager.memory.slot-heap.size, spread the job over more slots, or keep less state.',
-        cause: error,
-      },
-    );
+  if ((error as NodeJS.ErrnoException).code === 'ERR_WORKER_OUT_OF_MEMORY') return outOfMemory(heapBytes, error);
   if (error instanceof MillraceError) return error;
   return new MillraceError('USER_CODE', `the slot’s thread died of an uncaught error: ${error.message}`, {
     cause: error,

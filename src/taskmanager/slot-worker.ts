@@ -3,6 +3,7 @@ import { assert } from '../kernel/assert.ts';
 import { every, SystemClock, type Timer } from '../kernel/clock.ts';
 import { fromErrorInfo, toErrorInfo } from '../kernel/errors.ts';
 import type { SlotRuntimeEvents, SlotRuntimePort } from '../subtask/slot-runtime-port.ts';
+import { guardHeap, outOfMemory } from './heap-guard.ts';
 import type { SlotRuntimeFactory } from './inline-slot-host.ts';
 import type { FromSlot, SlotThreadData, ToSlot } from './slot-protocol.ts';
 
@@ -22,11 +23,12 @@ import type { FromSlot, SlotThreadData, ToSlot } from './slot-protocol.ts';
  */
 export async function runSlotWorker<D>(prepare: (data: D) => Promise<SlotRuntimeFactory>): Promise<void> {
   assert(!isMainThread && parentPort !== null, 'runSlotWorker must run in a worker thread');
-  const { data, reportIntervalMs } = workerData as SlotThreadData;
+  const { data, reportIntervalMs, heapBytes } = workerData as SlotThreadData;
   const port = parentPort;
   const start = await prepare(data as D);
   const thread = new SlotThreadInside(port, start, reportIntervalMs);
   port.on('message', (message: ToSlot) => thread.receive(message));
+  guardHeap(heapBytes, () => thread.send({ kind: 'crashed', error: toErrorInfo(outOfMemory(heapBytes)) }));
   thread.send({ kind: 'loaded' });
 }
 

@@ -11,6 +11,7 @@ export interface ThreadSlotHostOptions {
   readonly workerUrl: URL;
   /** Plain data for that file's `prepare`. */
   readonly workerData: unknown;
+  /** JavaScript heap that one slot's live data may take. V8 may use half as much again for garbage. */
   readonly heapBytes: number;
   readonly listenHost?: string;
   readonly advertisedHost?: string;
