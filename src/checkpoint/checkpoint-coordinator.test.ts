@@ -336,6 +336,23 @@ test('after the final checkpoint tasks finish one by one and no further checkpoi
   expect(bench.at(100_000).take()).toEqual([]);
 });
 
+test('a checkpoint that a finished task can no longer acknowledge is given up at once, and counts as no failure', () => {
+  const bench = new Bench({ intervalMs: 100, tolerableFailedCheckpoints: 0 });
+  bench.run();
+  bench.at(100);
+  const pending = bench.trigger();
+  bench.ack(pending, 0);
+  bench.take();
+  // It answered, so its end changes nothing …
+  bench.send({ kind: 'taskChanged', deployment: D1, index: 0, stage: 'finished', atEnd: true });
+  expect(bench.state.pending.has(pending)).toBe(true);
+  // … the one that has not, ends the wait.
+  bench.send({ kind: 'taskChanged', deployment: D1, index: 1, stage: 'finished', atEnd: true });
+  expect(bench.take()).toContain('aborted');
+  expect(bench.state.pending.size).toBe(0);
+  expect(bench.state.consecutiveFailures).toBe(0);
+});
+
 test('tasks that finished after a completed checkpoint are not asked again; barriers begin below them', () => {
   const bench = new Bench();
   bench.run();

@@ -96,7 +96,7 @@ function apply(
       return stopRun(state, event.reason, nowMs, out);
     case 'taskChanged':
       if (state.run?.deployment !== event.deployment) return state;
-      return { ...state, run: taskChanged(state.run, event, state.config, nowMs) };
+      return endUnanswerable({ ...state, run: taskChanged(state.run, event, state.config, nowMs) }, event, nowMs, out);
     case 'restored':
       return { ...state, latestCompletedId: Math.max(event.checkpointId, state.latestCompletedId ?? 0) };
     case 'tick':
@@ -174,6 +174,26 @@ function taskChanged(
   const periodicAtMs =
     run.periodicAtMs ?? (everybody && config.intervalMs !== undefined ? nowMs + config.intervalMs : undefined);
   return { ...run, stages, atEnd, running, finished, runningAtEnd, periodicAtMs };
+}
+
+/**
+ * A task that finished without having seen a checkpoint's barrier will never acknowledge it: the notice that let
+ * it finish was faster. Waiting for the timeout would hold up whoever is still running.
+ */
+function endUnanswerable(
+  state: CoordinatorState,
+  change: { readonly index: number; readonly stage: RunTaskStage },
+  nowMs: number,
+  out: CoordinatorEffect[],
+): CoordinatorState {
+  if (change.stage !== 'finished') return state;
+  let next = state;
+  for (const { id, expected, acks } of state.pending.values()) {
+    if (expected[change.index] !== true || acks[change.index] !== undefined) continue;
+    const reason = { code: 'CLOSED', message: 'a task finished before it could take part' } as const;
+    next = abort(next, id, reason, { counts: false, nowMs }, out);
+  }
+  return next;
 }
 
 function stopRun(state: CoordinatorState, reason: string, nowMs: number, out: CoordinatorEffect[]): CoordinatorState {
