@@ -38,7 +38,7 @@ const PROBE_AGAIN_MS = 100;
 export class HeartbeatMonitor {
   /** From when the time-out counts. */
   private lastAnsweredMs: number;
-  private heardMs: number;
+  private heardMs = Number.NEGATIVE_INFINITY;
   private lastTickMs: number;
   private refusals = 0;
   private asking = false;
@@ -52,13 +52,15 @@ export class HeartbeatMonitor {
     private readonly options: HeartbeatOptions,
   ) {
     this.lastAnsweredMs = deps.clock.nowMs();
-    this.heardMs = this.lastAnsweredMs;
     this.lastTickMs = this.lastAnsweredMs;
     this.background = new BackgroundTasks(deps.log);
     this.ticking = every(deps.clock, options.intervalMs, () => this.tick());
   }
 
-  /** Whether the worker answers as it should: one that does not yet count as lost is still no place for a new job. */
+  /**
+   * Whether the worker answers as it should. One that does not is no place for a new job, long before it
+   * counts as lost; nor is one that has registered but was never reached.
+   */
   get responsive(): boolean {
     return this.deps.clock.nowMs() - this.heardMs <= OVERDUE_INTERVALS * this.options.intervalMs;
   }

@@ -45,6 +45,7 @@ async function cluster(workers: FakeWorker[], options: Partial<ResourceManagerOp
     return manager.registerTaskManager(worker.registration(), TOKEN);
   };
   for (const worker of workers) await register(worker);
+  await clock.advance(0); // Their first heartbeats are answered.
   return { clock, manager, events, register, fenced };
 }
 
@@ -89,6 +90,19 @@ test('a job gets its slots from the registered workers, ready to be used', async
   expect(manager.listTaskManagers()[0]).toMatchObject({ id: 'a', slotsTotal: 2, slotsFree: 1, pid: 1 });
 });
 
+test('a worker that registers but cannot be reached gets no job', async () => {
+  const a = FakeWorker.named('a', 1);
+  a.mode = 'silent';
+  const { clock, manager, register } = await cluster([a]);
+  const { outcome } = ask(manager, 1, 1);
+  await clock.advance(1_000);
+  expect(outcome).toEqual({});
+  await register(FakeWorker.named('b', 1));
+  await clock.advance(0);
+  expect(names(outcome.slots)).toEqual(['b0']);
+  expect(a.calls).not.toContain('allocateSlot');
+});
+
 test('a job waits, is told how many slots are missing, and gets all of them once there are enough', async () => {
   const a = FakeWorker.named('a', 1);
   const { clock, manager, register } = await cluster([a]);
@@ -100,7 +114,7 @@ test('a job waits, is told how many slots are missing, and gets all of them once
   await clock.advance(10);
   await register(FakeWorker.named('c', 1));
   await clock.advance(10);
-  expect(waits).toEqual(['2 of 1', '1 of 2']);
+  expect(waits).toEqual(['2 of 1', '1 of 2', '0 of 3']);
   expect(names(outcome.slots)).toEqual(['a0', 'b0', 'c0']);
 });
 

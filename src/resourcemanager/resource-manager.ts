@@ -356,11 +356,9 @@ export class ResourceManager
   }
 
   private tellWaiting(): void {
-    const free = this.freeSlots().length;
-    const { slotsTotal } = this.totals();
-    // None missing: it waits for those before it.
+    const { slotsFree, slotsTotal } = this.totals();
     for (const waiter of [...this.waiters])
-      if (!waiter.granting) waiter.tellWaiting(Math.max(0, waiter.request.count - free), slotsTotal);
+      if (!waiter.granting) waiter.tellWaiting(Math.max(0, waiter.request.count - slotsFree), slotsTotal);
   }
 
   private retryAfterCooling(): void {

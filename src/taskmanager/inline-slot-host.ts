@@ -33,6 +33,12 @@ export class InlineSlotHost implements SlotHost {
       throw new MillraceError('CLOSED', 'the slot host was closed while the slot started');
     }
     this.engines.add(engine);
+    const close = engine.close.bind(engine);
+    // An engine closed by its user is not ours to close any more.
+    engine.close = () => {
+      this.engines.delete(engine);
+      return close();
+    };
     return engine;
   }
 

@@ -97,6 +97,12 @@ test('any answer of the leader ends its silence', () => {
   expect(actions).toEqual(['0 follow', '3000 register-again']);
 });
 
+test('a leader that answers but does not call any more has given us up: the worker registers again', () => {
+  const answers = Array.from({ length: 10 }, (_, i) => [i * 1_000, answered(5)] as const);
+  const { actions } = story([[0, leader(5)], [0, registered(5)], ...answers], 9_000);
+  expect(actions).toEqual(['0 follow', '5000 register-again']);
+});
+
 test('answers of a former leader end nobody’s silence', () => {
   const { actions } = story(
     [

@@ -19,6 +19,8 @@ export interface LeaderContact {
   readonly registered: boolean;
   /** Since when the leader has been silent: the last word from it, or when we learned of it. */
   readonly silentSinceMs: number;
+  /** The last call *of* that leader. It may answer and yet have given us up, or not reach us. */
+  readonly calledMs: number;
   /** Tasks were ended for the present silence. */
   readonly cutOff: boolean;
   readonly lastTickMs: number;
@@ -60,6 +62,7 @@ export function noContact(nowMs: number): LeaderContact {
     leader: undefined,
     registered: false,
     silentSinceMs: nowMs,
+    calledMs: nowMs,
     cutOff: false,
     lastTickMs: nowMs,
   };
@@ -81,6 +84,7 @@ export function stepLeaderContact(contact: LeaderContact, event: ContactEvent, n
           leader: token,
           registered: returned,
           silentSinceMs: nowMs,
+          calledMs: nowMs,
           cutOff: false,
         },
         action: returned ? 'none' : 'follow',
@@ -93,12 +97,12 @@ export function stepLeaderContact(contact: LeaderContact, event: ContactEvent, n
           contact: { ...heard(contact, nowMs), highestToken: event.token, leader: undefined, registered: false },
           action: 'let-go',
         };
-      return { contact: heard(contact, nowMs), action: 'none' };
+      return { contact: { ...heard(contact, nowMs), calledMs: nowMs }, action: 'none' };
     case 'answered':
       return event.token === contact.highestToken ? { contact: heard(contact, nowMs), action: 'none' } : same;
     case 'registered':
       if (event.token !== contact.highestToken) return same;
-      return { contact: { ...heard(contact, nowMs), registered: true }, action: 'none' };
+      return { contact: { ...heard(contact, nowMs), registered: true, calledMs: nowMs }, action: 'none' };
     case 'tick':
       return tick(contact, event, nowMs);
     default:
@@ -112,11 +116,12 @@ function tick(contact: LeaderContact, event: Extract<ContactEvent, { kind: 'tick
   // This process itself was away (stopped, swapped out): what looks like the leader's silence is our own.
   const wasAway = nowMs - contact.lastTickMs > tickMs + timeoutMs / 2;
   if (contact.leader === undefined || !storeConnected || wasAway)
-    return { contact: { ...ticked, silentSinceMs: nowMs }, action: 'none' }; // W2
+    return { contact: { ...ticked, silentSinceMs: nowMs, calledMs: nowMs }, action: 'none' }; // W2
   const silentMs = nowMs - contact.silentSinceMs;
   if (silentMs >= timeoutMs && !contact.cutOff)
     return { contact: { ...ticked, cutOff: true, registered: false }, action: 'end-tasks' };
-  if (silentMs >= timeoutMs * ASK_AFTER && contact.registered)
+  const forgotten = nowMs - contact.calledMs >= timeoutMs;
+  if ((silentMs >= timeoutMs * ASK_AFTER || forgotten) && contact.registered)
     return { contact: { ...ticked, registered: false }, action: 'register-again' };
   return { contact: ticked, action: 'none' };
 }

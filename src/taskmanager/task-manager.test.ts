@@ -1,5 +1,6 @@
 import { afterEach, expect, test } from 'vitest';
 import type { SlotDeployment } from '../contracts/task.ts';
+import { taskManagerGatewaySpec } from '../contracts/task-manager-gateway.ts';
 import { MillraceError, UnavailableError } from '../kernel/errors.ts';
 import {
   type AllocationId,
@@ -311,6 +312,24 @@ test('tasks that the engine does not accept fail with its reason', async () => {
   await submit(deployment(1, [1], { attemptNumber: 666 }));
   await clock.advance(0);
   expect(leader.updates.at(-1)).toMatchObject({ state: 'FAILED', error: { code: 'PROGRAM' } });
+});
+
+test('a report that makes no sense fails its task, not the worker’s heartbeats', async () => {
+  const { clock, host, allocate, submit, states, report } = await worker();
+  await allocate(1);
+  await submit(deployment(1, [1, 2]));
+  await clock.advance(0);
+  const running = host.newest.held.get(attempt(1));
+  if (running === undefined) throw new Error('no attempt');
+  const error = { code: 'USER_CODE', message: { not: 'a string' } as unknown as string } as const;
+  host.newest.become({ ...running, state: 'FAILED', error });
+  host.newest.held.set(attempt(2), {
+    ...running,
+    attemptId: attempt(2),
+    io: { ...running.io, readRecords: Number.NaN },
+  });
+  expect(await states()).toEqual({ 1: 'FAILED', 2: 'RUNNING' });
+  expect(taskManagerGatewaySpec.heartbeat.response.safeParse(await report()).success).toBe(true);
 });
 
 test('a cancellation that overtakes its deployment still cancels', async () => {

@@ -1,10 +1,12 @@
 import { isTerminalExecutionState } from '../contracts/job-status.ts';
-import type {
-  AttemptReport,
-  CheckpointAck,
-  CheckpointDecline,
-  DataAddress,
-  SlotDeployment,
+import {
+  type AttemptReport,
+  attemptReportSchema,
+  type CheckpointAck,
+  type CheckpointDecline,
+  type DataAddress,
+  ioMetricsSchema,
+  type SlotDeployment,
 } from '../contracts/task.ts';
 import { type Clock, sleep, type Timer } from '../kernel/clock.ts';
 import { asError, type ErrorInfo, MillraceError, toErrorInfo } from '../kernel/errors.ts';
@@ -130,7 +132,8 @@ export class TaskSlot {
 
   /** Brings the ledger's counters up to what the engine last said; never waits. */
   refresh(): void {
-    for (const report of this.runtime?.attempts() ?? []) this.deps.ledger.refresh(report);
+    for (const report of this.runtime?.attempts() ?? [])
+      if (ioMetricsSchema.safeParse(report.io).success) this.deps.ledger.refresh(report);
   }
 
   /** Ends the engine and with it all that runs; what was live is CANCELED. Idempotent. */
@@ -239,6 +242,15 @@ export class TaskSlot {
   }
 
   private record(report: AttemptReport): void {
+    // User code runs where this comes from. One report that does not fit would make every heartbeat unfit.
+    const checked = attemptReportSchema.safeParse(report);
+    if (!checked.success) {
+      const error = new MillraceError('INTERNAL', `the slot sent a report that is not valid: ${checked.error.message}`);
+      this.deps.log.error({ slot: this.options.name, err: error }, 'invalid report');
+      this.end(report.attemptId, 'FAILED', toErrorInfo(error));
+      this.runtime?.cancel([report.attemptId]);
+      return;
+    }
     const failure = this.failures.get(report.attemptId);
     const shown: AttemptReport =
       failure !== undefined && report.state === 'CANCELED' ? { ...report, state: 'FAILED', error: failure } : report;

@@ -112,7 +112,11 @@ export class FakeRetrieval implements LeaderRetrieval {
   }
 
   say(leader: FakeLeader | undefined): void {
-    this.leader = leader?.info;
+    this.sayInfo(leader?.info);
+  }
+
+  sayInfo(leader: LeaderInfo | undefined): void {
+    this.leader = leader;
     for (const listener of this.listeners) listener(this.leader);
   }
 
