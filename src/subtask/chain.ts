@@ -1,3 +1,6 @@
+import type { Collector, KeySelector, ReduceFunction } from '../api/functions.ts';
+import type { SinkWriter } from '../api/sink.ts';
+import type { KeyedStateBackend, ValueState } from '../state/ports.ts';
 import type { OperatorSite } from './operator-error.ts';
 
 /**
@@ -11,8 +14,21 @@ export type ChainStep =
   | { readonly kind: 'flatMap'; readonly fn: (value: unknown) => Iterable<unknown> }
   | { readonly kind: 'filter'; readonly fn: (value: unknown) => boolean }
   /** One result per record; the operator behind it wraps its own errors. */
-  | { readonly kind: 'reduce'; readonly apply: (value: unknown) => unknown }
-  | { readonly kind: 'write'; readonly write: (value: unknown) => void };
+  | { readonly kind: 'reduce'; readonly apply: (value: unknown) => unknown; readonly keyed?: () => KeyedReduce }
+  /** `writer`: what `write` and the task's looks at the sink come down to, for a chain that does both by itself. */
+  | {
+      readonly kind: 'write';
+      readonly write: (value: unknown) => void;
+      readonly writer?: () => Pick<SinkWriter<unknown>, 'write' | 'ready'>;
+    };
+
+/** What `apply` of a reduce works with, for a chain that does the same by itself. Asked once the operator is open. */
+export interface KeyedReduce {
+  readonly keySelector: KeySelector<unknown>;
+  readonly fn: ReduceFunction<unknown>;
+  readonly backend: KeyedStateBackend;
+  readonly state: ValueState<unknown>;
+}
 
 /** Takes records that leave the task. */
 export interface RecordOutput {
@@ -32,20 +48,35 @@ export interface ChainSpec {
   readonly nodes: readonly ChainNode[];
   /**
    * Asked between the elements of a flatMap: true when the outputs have no room or the slice is over.
-   * Without it one record that becomes a million would be held in memory at once.
+   * Without it one record that becomes a million would be held in memory at once. `elements`: how many
+   * there were since it was last asked, 1 if left out.
    */
-  readonly shouldPause: () => boolean;
+  readonly shouldPause: (elements?: number) => boolean;
+  /** How many of the outputs are full, for a chain that asks less often and looks at this in between. */
+  readonly room?: { readonly full: number };
 }
 
 export interface Chain {
   /** Pushes one record through. When `paused`, a flatMap on its way keeps it for later. */
   process(record: unknown): void;
+  /**
+   * Pushes `records` from index `from` up to, not including, `to`. Stops behind a record after which
+   * nothing more should come for now; gives the index of the next.
+   */
+  processRange(records: readonly unknown[], from: number, to: number): number;
+  /** Takes what a source emits. */
+  readonly collector: ChainCollector;
   /** Some flatMap holds elements that are still to be emitted: nothing else may be processed before. */
   readonly paused: boolean;
   /** Goes on emitting until done or told to pause again. */
   resume(): void;
   /** Ends iterations that will never be resumed. */
   close(): void;
+}
+
+export interface ChainCollector extends Collector<unknown> {
+  /** What `collect` threw: a reader that swallows it must not turn a failure into a loss. */
+  readonly failure: unknown;
 }
 
 export interface ChainFactory {

@@ -41,6 +41,17 @@ export function recordError(site: OperatorSite, doing: string, thrown: unknown, 
   return thrown instanceof MillraceError ? operatorError(site, doing, thrown) : userCodeError(site, thrown, record);
 }
 
+/** The author's function is async where it must not be. */
+export function asyncFunctionError(site: OperatorSite, promise: Promise<unknown>, record: unknown): MillraceError {
+  // Ours now, and refused: its own failure, if any, must not become an unhandled rejection.
+  promise.catch(() => undefined);
+  const error = new MillraceError(
+    'INVALID_ARGUMENT',
+    'the function returned a promise; functions of records must be synchronous',
+  );
+  return userCodeError(site, error, record);
+}
+
 function describeSite({ name, position, chainLength, taskName }: OperatorSite): string {
   return `operator "${name}" (${position + 1} of ${chainLength} in ${taskName})`;
 }

@@ -61,9 +61,7 @@ export class PausableFlatMap {
     } catch (error) {
       throw userCodeError(this.site, error, record);
     }
-    if (isIterable(results)) return results;
-    const got = new InvalidArgumentError(`flatMap must return an iterable, got ${renderRecord(results)}`);
-    throw userCodeError(this.site, got, record);
+    return iterableResults(this.site, results, record);
   }
 
   /** True when the iterator is exhausted. */
@@ -91,6 +89,13 @@ function restOf(results: readonly unknown[], from: number): Iterator<unknown> {
   return {
     next: () => (next < results.length ? { done: false, value: results[next++] } : { done: true, value: undefined }),
   };
+}
+
+/** Throws when the author's function gave `record` something else. */
+export function iterableResults(site: OperatorSite, results: unknown, record: unknown): Iterable<unknown> {
+  if (isIterable(results)) return results;
+  const got = new InvalidArgumentError(`flatMap must return an iterable, got ${renderRecord(results)}`);
+  throw userCodeError(site, got, record);
 }
 
 function isIterable(value: unknown): value is Iterable<unknown> {

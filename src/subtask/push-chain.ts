@@ -1,7 +1,6 @@
 import { unreachable } from '../kernel/assert.ts';
-import { MillraceError } from '../kernel/errors.ts';
-import type { Chain, ChainFactory, ChainNode, ChainSpec } from './chain.ts';
-import { type OperatorSite, userCodeError } from './operator-error.ts';
+import type { Chain, ChainCollector, ChainFactory, ChainNode, ChainSpec } from './chain.ts';
+import { asyncFunctionError, type OperatorSite, userCodeError } from './operator-error.ts';
 import { PausableFlatMap } from './pausable-flat-map.ts';
 
 type Push = (record: unknown) => void;
@@ -10,6 +9,7 @@ type Push = (record: unknown) => void;
 export const pushChainFactory: ChainFactory = { create: (spec) => new PushChain(spec) };
 
 class PushChain implements Chain {
+  readonly collector: ChainCollector;
   private readonly head: Push;
   /** In the order in which they must be resumed: the furthest downstream first. */
   private readonly flatMaps: PausableFlatMap[] = [];
@@ -22,10 +22,19 @@ class PushChain implements Chain {
       pushes[i] = this.build(node, this.downstream(node, pushes));
     }
     this.head = pushes[0] as Push;
+    this.collector = new PushCollector(this.head);
   }
 
   process(record: unknown): void {
     this.head(record);
+  }
+
+  processRange(records: readonly unknown[], from: number, to: number): number {
+    for (let i = from; i < to; ) {
+      this.head(records[i++]);
+      if (this.paused || this.spec.shouldPause()) return i;
+    }
+    return to;
   }
 
   get paused(): boolean {
@@ -94,6 +103,21 @@ class PushChain implements Chain {
   }
 }
 
+class PushCollector implements ChainCollector {
+  failure: unknown;
+
+  constructor(private readonly head: Push) {}
+
+  collect(record: unknown): void {
+    try {
+      this.head(record);
+    } catch (error) {
+      this.failure = error;
+      throw error;
+    }
+  }
+}
+
 /** `emit` stays outside the `try`: an error downstream belongs to the operator there. */
 function mapPush(site: OperatorSite, fn: (value: unknown) => unknown, emit: Push): Push {
   return (record) => {
@@ -104,7 +128,7 @@ function mapPush(site: OperatorSite, fn: (value: unknown) => unknown, emit: Push
       throw userCodeError(site, error, record);
     }
     // A promise would travel on as a record and fail far from its cause.
-    if (result instanceof Promise) throw userCodeError(site, asyncFunction(result), record);
+    if (result instanceof Promise) throw asyncFunctionError(site, result, record);
     emit(result);
   };
 }
@@ -117,16 +141,7 @@ function filterPush(site: OperatorSite, fn: (value: unknown) => boolean, emit: P
     } catch (error) {
       throw userCodeError(site, error, record);
     }
-    if (kept instanceof Promise) throw userCodeError(site, asyncFunction(kept), record);
+    if (kept instanceof Promise) throw asyncFunctionError(site, kept, record);
     if (kept) emit(record);
   };
-}
-
-function asyncFunction(promise: Promise<unknown>): Error {
-  // Ours now, and refused: its own failure, if any, must not become an unhandled rejection.
-  promise.catch(() => undefined);
-  return new MillraceError(
-    'INVALID_ARGUMENT',
-    'the function returned a promise; functions of records must be synchronous',
-  );
 }

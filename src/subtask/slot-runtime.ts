@@ -13,7 +13,7 @@ import type { Logger } from '../kernel/log.ts';
 import type { Random } from '../kernel/random.ts';
 import type { ProgramLoader, UserProgram } from '../program/user-program.ts';
 import type { ChainFactory } from './chain.ts';
-import { pushChainFactory } from './push-chain.ts';
+import { compiledChainFactory } from './compile/compiled-chain.ts';
 import { RunLoop } from './run-loop.ts';
 import type { SlotRuntimeEvents, SlotRuntimePort } from './slot-runtime-port.ts';
 import type { StateBackendFactory } from './state-backend-factory.ts';
@@ -31,6 +31,7 @@ export interface SlotRuntimeDeps {
   /** Default: TCP. */
   readonly transport?: Transport;
   readonly codec?: RecordCodec;
+  /** Default: compiled, see `chainFactory`. */
   readonly chains?: ChainFactory;
 }
 
@@ -87,7 +88,7 @@ export class SlotRuntime implements SlotRuntimePort {
       exchange,
       exchangeOptions,
       codec: deps.codec ?? rowCodec,
-      chains: deps.chains ?? pushChainFactory,
+      chains: deps.chains ?? compiledChainFactory,
       loop: this.loop,
     };
     const { host, port } = exchange.address;

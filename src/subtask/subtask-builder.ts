@@ -100,13 +100,21 @@ function buildOperator(request: BuildRequest, descriptor: OperatorDescriptor, co
       return { step: { kind: 'filter', fn: definition.fn }, operator: undefined };
     case 'reduce': {
       const operator = new ReduceOperator(definition, context);
-      return { step: { kind: 'reduce', apply: (value) => operator.apply(value) }, operator };
+      return {
+        step: { kind: 'reduce', apply: (value) => operator.apply(value), keyed: () => operator.parts() },
+        operator,
+      };
     }
     case 'sink': {
-      const operator = isTwoPhase(definition.sink)
-        ? new TwoPhaseSinkOperator(definition.sink, context)
-        : new SinkOperator(definition.sink, context);
-      return { step: { kind: 'write', write: (value) => operator.write(value) }, operator };
+      if (isTwoPhase(definition.sink)) {
+        const operator = new TwoPhaseSinkOperator(definition.sink, context);
+        return { step: { kind: 'write', write: (value) => operator.write(value) }, operator };
+      }
+      const operator = new SinkOperator(definition.sink, context);
+      return {
+        step: { kind: 'write', write: (value) => operator.write(value), writer: () => operator.openWriter() },
+        operator,
+      };
     }
     default:
       return unreachable(definition);

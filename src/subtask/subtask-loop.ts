@@ -35,8 +35,8 @@ const CHUNK_MAX = 1_024;
 const POLL_MAX = 128;
 const CHUNK_LONG_MS = 1;
 const CHUNK_SHORT_MS = 0.25;
-/** How often the elements of one flatMap look at the clock. */
-const PAUSE_CHECK_MASK = 0xff;
+/** Elements between two looks at the clock. */
+const PAUSE_CHECK_ELEMENTS = 256;
 /** Triggers waiting for a backpressured source; the master has given up on the older ones. */
 const TRIGGERS_MAX = 16;
 
@@ -57,7 +57,6 @@ export class SubtaskLoop implements Runnable {
   private waitingForSource = false;
   private sourceEnd: 'ahead' | 'seen' | 'announced' = 'ahead';
   private readonly triggers: CheckpointBarrier[] = [];
-  private readonly collector = { collect: (record: unknown) => this.spec.chain.process(record) };
 
   constructor(private readonly spec: SubtaskLoopSpec) {}
 
@@ -104,10 +103,13 @@ export class SubtaskLoop implements Runnable {
     return waiting === 'yielded' && !this.stopped;
   }
 
-  /** For a flatMap between its elements. */
-  readonly shouldPause = (): boolean => {
+  /** For the chain, between records and between the elements of a flatMap. */
+  readonly shouldPause = (elements = 1): boolean => {
     if (this.blocked()) return true;
-    return (++this.pauseChecks & PAUSE_CHECK_MASK) === 0 && this.spec.clock.nowMs() >= this.deadlineMs;
+    this.pauseChecks += elements;
+    if (this.pauseChecks < PAUSE_CHECK_ELEMENTS) return false;
+    this.pauseChecks = 0;
+    return this.spec.clock.nowMs() >= this.deadlineMs;
   };
 
   private advance(): Waiting {
@@ -183,10 +185,7 @@ export class SubtaskLoop implements Runnable {
   ): void {
     const { chain } = this.spec;
     const end = Math.min(batch.records.length, this.next + this.chunk);
-    while (this.next < end) {
-      chain.process(batch.records[this.next++]);
-      if (this.blocked() || chain.paused) break;
-    }
+    this.next = chain.processRange(batch.records, this.next, end);
     if (this.next < batch.records.length) return;
     this.batch = undefined;
     gate.processed(batch.channel);
@@ -200,7 +199,7 @@ export class SubtaskLoop implements Runnable {
       return true;
     }
     if (this.sourceEnd === 'announced' || this.waitingForSource) return false;
-    switch (source.poll(this.collector, Math.min(this.chunk, POLL_MAX))) {
+    switch (source.poll(this.spec.chain.collector, Math.min(this.chunk, POLL_MAX))) {
       case 'more':
         return true;
       case 'wait':

@@ -228,7 +228,11 @@ export class Subtask {
         gate === undefined
           ? { kind: 'source', source: present(built.source, 'a task without inputs has a source') }
           : { kind: 'gate', gate, decoderOf: this.wiring.decoders() },
-      chain: deps.chains.create({ nodes: built.nodes, shouldPause: () => loop.shouldPause() }),
+      chain: deps.chains.create({
+        nodes: built.nodes,
+        shouldPause: (elements) => loop.shouldPause(elements),
+        room: this.outputs.room,
+      }),
       outputs: this.outputs,
       sinks: built.sinks,
       meter: this.meter,

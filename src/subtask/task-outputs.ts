@@ -16,7 +16,8 @@ export interface TaskOutputsDeps {
 /** All of a task's output edges: their room, their batches' patience, and what goes to every consumer. */
 export class TaskOutputs implements SubpartitionWriterListener {
   private readonly edges: OutputEdge[] = [];
-  private full = 0;
+  /** How many subpartitions are full. An object, for who looks at it after every record. */
+  readonly room = { full: 0 };
   private timer: Timer | undefined;
   private dirty = false;
   private closed = false;
@@ -29,16 +30,16 @@ export class TaskOutputs implements SubpartitionWriterListener {
 
   /** True when no subpartition is full. One slow consumer stops the task, as there is no saying who gets the next record. */
   get available(): boolean {
-    return this.full === 0;
+    return this.room.full === 0;
   }
 
   onFull(): void {
-    this.full++;
+    this.room.full++;
   }
 
   onAvailable(): void {
-    this.full--;
-    if (this.full === 0) this.deps.wake();
+    this.room.full--;
+    if (this.room.full === 0) this.deps.wake();
   }
 
   onBuffered(): void {

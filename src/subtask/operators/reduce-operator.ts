@@ -1,6 +1,7 @@
 import type { OperatorDefinition } from '../../api/operator-definition.ts';
 import type { KeyedStateBackend, ValueState } from '../../state/ports.ts';
 import { present } from '../../kernel/assert.ts';
+import type { KeyedReduce } from '../chain.ts';
 import { operatorError, type OperatorSite, userCodeError } from '../operator-error.ts';
 import { type OperatorContext, type OperatorCut, RESOLVED, type SubtaskOperator } from './operator.ts';
 
@@ -35,6 +36,13 @@ export class ReduceOperator implements SubtaskOperator {
       throw operatorError(this.site, 'to restore its state', error);
     }
     this.state = this.backend.valueState(STATE_NAME);
+  }
+
+  /** What {@link apply} works with. Once it is open. */
+  parts(): KeyedReduce {
+    const { keySelector, fn } = this.definition;
+    const backend = present(this.backend, 'the state of an open operator');
+    return { keySelector, fn, backend, state: present(this.state, 'the state of an open operator') };
   }
 
   apply(value: unknown): unknown {

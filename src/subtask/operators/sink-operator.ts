@@ -24,6 +24,11 @@ export class SinkOperator implements SubtaskOperator {
     }
   }
 
+  /** What {@link write} and {@link ready} stand for, without what they do about errors. Once it is open. */
+  openWriter(): SinkWriter<unknown> {
+    return present(this.writer, 'the writer of an open sink');
+  }
+
   write(value: unknown): void {
     try {
       (this.writer as SinkWriter<unknown>).write(value);

@@ -1,7 +1,7 @@
-import type { Collector } from '../../api/functions.ts';
 import type { PollStatus, Source, SourceReader } from '../../api/source.ts';
 import type { OperatorStateBackend } from '../../state/ports.ts';
 import { present } from '../../kernel/assert.ts';
+import type { ChainCollector } from '../chain.ts';
 import { operatorError, type OperatorSite } from '../operator-error.ts';
 import { cutOperatorState, openOperatorState } from './operator-state.ts';
 import { type OperatorContext, type OperatorCut, RESOLVED, type SubtaskOperator } from './operator.ts';
@@ -39,25 +39,14 @@ export class SourceOperator implements SubtaskOperator {
   }
 
   /** Errors of the chain pass through: they name their own operator. */
-  poll(out: Collector<unknown>, recordsMax: number): PollStatus {
-    let downstream: unknown;
-    const guarded: Collector<unknown> = {
-      collect: (record) => {
-        try {
-          out.collect(record);
-        } catch (error) {
-          downstream = error;
-          throw error;
-        }
-      },
-    };
+  poll(out: ChainCollector, recordsMax: number): PollStatus {
     try {
-      const status = (this.reader as SourceReader<unknown, unknown>).poll(guarded, recordsMax);
+      const status = (this.reader as SourceReader<unknown, unknown>).poll(out, recordsMax);
       // A reader that swallows what its collector throws must not turn a failure into a loss.
-      if (downstream !== undefined) throw downstream;
+      if (out.failure !== undefined) throw out.failure;
       return status;
     } catch (error) {
-      if (downstream !== undefined) throw downstream;
+      if (out.failure !== undefined) throw out.failure;
       throw operatorError(this.site, 'to read', error);
     }
   }
