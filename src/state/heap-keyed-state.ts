@@ -62,6 +62,10 @@ export class HeapKeyedState implements KeyedStateBackend {
     return state as ValueState<unknown> as ValueState<T>;
   }
 
+  forEachValue<T>(name: string, visit: (value: T) => void): void {
+    for (const cells of this.tables.table(name, 'value').groups) cells.forEach((value) => visit(value as T));
+  }
+
   snapshot(checkpointId?: number): PendingSnapshot<KeyedStateHandle> {
     const cut = this.epochs.current++;
     return new KeyedSnapshot(this.deps, this.range, this.options.nextObjectKey(checkpointId), this.tables.all(), cut);

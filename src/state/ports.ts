@@ -9,6 +9,11 @@ export interface KeyedStateBackend {
   /** The same name gives the same state. */
   valueState<T>(name: string): ValueState<T>;
   /**
+   * Shows the values that a value state holds, of all keys, in no particular order: for an operator that
+   * rebuilds an index (timers) when it opens. They are not to be changed.
+   */
+  forEachValue<T>(name: string, visit: (value: T) => void): void;
+  /**
    * Fixes the state as of now, synchronously; the returned function then serialises and uploads it
    * while processing goes on, and gives the handles. Calling `discard` instead drops the fixed view.
    * `checkpointId` only goes into the names of objects, for people.

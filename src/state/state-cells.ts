@@ -59,6 +59,11 @@ export class StateCells {
     this.cells.delete(key);
   }
 
+  /** Shows every value as it is now. */
+  forEach(visit: (value: unknown) => void): void {
+    for (const { value } of this.cells.values()) visit(value);
+  }
+
   /** Fixes the content as of `cut`; undefined when there is none. */
   fix(cut: number): CellsView | undefined {
     if (this.cells.size === 0) return undefined;
