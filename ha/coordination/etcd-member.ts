@@ -21,11 +21,12 @@ const NOT_CONNECTED = 'No connection established';
 const UNAVAILABLE = 14;
 
 const CHANNEL: ChannelOptions = {
-  // A peer that is gone without a word is noticed in 8.5 s. Every 5 s would be too often: two pings that
-  // arrive less than 5 s apart count against us, and at the third etcd closes the connection.
+  // A peer that is gone without a word is noticed in 8.5 s while a call or watch waits for it. Pings that
+  // are too many for etcd count against us, and at the third it closes the connection: those less than
+  // 5 s apart (so not every 5 s, give or take), and any while no call is under way.
   'grpc.keepalive_time_ms': 7_000,
   'grpc.keepalive_timeout_ms': 1_500,
-  'grpc.keepalive_permit_without_calls': 1,
+  'grpc.keepalive_permit_without_calls': 0,
   // A member that comes back is used again soon.
   'grpc.initial_reconnect_backoff_ms': 100,
   'grpc.max_reconnect_backoff_ms': 1_000,
