@@ -13,6 +13,10 @@ import { createLogger } from './logger.ts';
 /** `millrace`: starts roles, and talks to a cluster. Imports a role's code only when it is asked for. */
 const { version } = createRequire(import.meta.url)('../../../package.json') as { version: string };
 
+// The S3 SDK announces when it will drop this version of Node, once in each thread that loads it and not as
+// a log line. Inherited by the slots' threads; whoever wants to read it sets it to false.
+process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true';
+
 interface RoleFlags {
   readonly config?: string;
   readonly define: readonly string[];
