@@ -8,7 +8,7 @@ import { SystemRandom } from '../../src/kernel/random.ts';
 import { sharedEtcd, sharedS3 } from '../../test-support/vitest-shared.ts';
 import { createCoordination } from '../coordination/create-coordination.ts';
 import { createObjectStore } from '../objects/create-object-store.ts';
-import { storeRules } from './store-rules.suite.ts';
+import { storeRules } from './store-rules.contract.ts';
 import type { StoreBackend } from './store-world.fixture.ts';
 
 const deps = { clock: new SystemClock(), random: new SystemRandom(), log: silentLogger };

@@ -1,7 +1,7 @@
 import { SystemClock } from '../../src/kernel/clock.ts';
 import { EtcdModel } from '../coordination/etcd-model.ts';
 import { MemoryObjectStore } from '../objects/memory-object-store.ts';
-import { storeRules } from './store-rules.suite.ts';
+import { storeRules } from './store-rules.contract.ts';
 
 const clock = new SystemClock();
 
