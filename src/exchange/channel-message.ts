@@ -7,10 +7,22 @@ export interface CheckpointBarrier {
   readonly options: CheckpointOptions;
 }
 
+export interface RecordsMessage {
+  readonly kind: 'records';
+  readonly codec: number;
+  readonly payload: Uint8Array;
+  readonly records: number;
+  /** Instead of the payload, which is empty then; only where producer and consumer share a thread. */
+  readonly copies?: readonly unknown[];
+  /** About what the copies would take as a payload. */
+  readonly copiedBytes?: number;
+}
+
 /** What a channel carries, in order. Each takes one credit. */
 export type ChannelMessage =
-  | { readonly kind: 'records'; readonly codec: number; readonly payload: Uint8Array; readonly records: number }
+  | RecordsMessage
   | { readonly kind: 'barrier'; readonly barrier: CheckpointBarrier }
+  /** NaN: the channel is idle, and nobody is to wait for it until its next watermark. */
   | { readonly kind: 'watermark'; readonly timestampMs: number }
   /** No record follows; barriers may. */
   | { readonly kind: 'end-of-data' }

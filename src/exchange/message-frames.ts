@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { errorInfoSchema } from '../contracts/schemas.ts';
 import { CorruptError, fromErrorInfo, type MillraceError, toErrorInfo } from '../kernel/errors.ts';
-import { unreachable } from '../kernel/assert.ts';
+import { assert, unreachable } from '../kernel/assert.ts';
 import type { ChannelMessage, CheckpointBarrier } from './channel-message.ts';
 import { type Frame, NO_PAYLOAD } from './frame.ts';
 
@@ -13,6 +13,7 @@ const ALIGNED = 1;
 export function messageToFrame(message: ChannelMessage, channel: number, sequence: number): Frame {
   switch (message.kind) {
     case 'records':
+      assert(message.copies === undefined, 'copies of records stay in their thread');
       return { kind: 'records', channel, sequence, codec: message.codec, payload: message.payload };
     case 'barrier':
       return { kind: 'barrier', channel, sequence, codec: 0, payload: encodeBarrier(message.barrier) };

@@ -9,6 +9,8 @@
 export interface RecordCodec {
   /** 0 to 255, in the frame header. */
   readonly id: number;
+  /** A batch carries nothing but its records: within one thread, copies of them may take its place. */
+  readonly copyable?: true;
   createEncoder(): RecordEncoder;
   createDecoder(): RecordDecoder;
 }
@@ -30,4 +32,6 @@ export interface RecordEncoder {
 export interface RecordDecoder {
   /** Throws `CORRUPT` when the payload is not what the encoder made. Records never alias the payload. */
   decode(payload: Uint8Array): readonly unknown[];
+  /** Of the batch decoded last, by record, when the codec carries timestamps beside the records; NaN for none. */
+  readonly timestamps?: Float64Array;
 }

@@ -10,6 +10,7 @@ import { RowEncoder } from './row-encoder.ts';
  */
 export const rowCodec: RecordCodec = {
   id: 1,
+  copyable: true,
   createEncoder: () => new RowEncoder(),
   createDecoder: () => new RowDecoder(),
 };

@@ -1,4 +1,6 @@
 import type { ChannelMessage } from '../exchange/channel-message.ts';
+import { NO_PAYLOAD } from '../exchange/frame.ts';
+import { RecordCopies } from '../exchange/record-copies.ts';
 import type { RecordCodec, RecordEncoder } from '../exchange/record-codec.ts';
 import type { Subpartition } from '../exchange/subpartition.ts';
 import { MillraceError } from '../kernel/errors.ts';
@@ -6,6 +8,7 @@ import type { RecordOutput } from './chain.ts';
 import type { IoMeter } from './io-meter.ts';
 import { type OperatorSite, userCodeError } from './operator-error.ts';
 import type { SelectSubpartition } from './partitioner.ts';
+import type { TimeSignal } from './time/timed-operator.ts';
 
 export interface BatchLimits {
   readonly batchBytes: number;
@@ -20,15 +23,20 @@ export interface OutputEdgeSpec {
   readonly select: SelectSubpartition;
   readonly subpartitions: readonly Subpartition[];
   readonly codec: RecordCodec;
+  /** By subpartition: whether its consumer runs in this thread. */
+  readonly local?: readonly boolean[];
   readonly limits: BatchLimits;
   readonly meter: IoMeter;
+  /** Watermarks travel on this edge. */
+  readonly eventTime?: boolean;
   /** A record has entered an open batch: someone must see to it that it leaves in time. */
   readonly onBuffered: () => void;
 }
 
 /** One batch being gathered, for one subpartition or, when broadcast, for all of them at once. */
 interface OpenBatch {
-  readonly encoder: RecordEncoder;
+  /** Copies when the one consumer is in this thread. */
+  readonly encoder: RecordEncoder | RecordCopies;
   readonly targets: readonly Subpartition[];
 }
 
@@ -38,10 +46,16 @@ export class OutputEdge implements RecordOutput {
   private readonly select: (record: unknown) => number;
 
   constructor(private readonly spec: OutputEdgeSpec) {
-    const { select, subpartitions, codec } = spec;
-    const open = (targets: readonly Subpartition[]): OpenBatch => ({ encoder: codec.createEncoder(), targets });
-    // A broadcast record is encoded once; the subpartitions share the bytes.
-    this.batches = select === 'all' ? [open(subpartitions)] : subpartitions.map((subpartition) => open([subpartition]));
+    const { select, subpartitions, codec, local } = spec;
+    const open = (targets: readonly Subpartition[], isLocal: boolean): OpenBatch => ({
+      encoder: isLocal && codec.copyable === true ? new RecordCopies() : codec.createEncoder(),
+      targets,
+    });
+    // A broadcast record is encoded once; the subpartitions share the bytes. Copies they could not share.
+    this.batches =
+      select === 'all'
+        ? [open(subpartitions, false)]
+        : subpartitions.map((subpartition, i) => open([subpartition], local?.[i] === true));
     this.select = select === 'all' ? () => 0 : select;
   }
 
@@ -74,6 +88,12 @@ export class OutputEdge implements RecordOutput {
     for (const subpartition of this.spec.subpartitions) subpartition.push(message);
   }
 
+  /** Event time has come this far: behind every record emitted so far. */
+  signal(signal: TimeSignal): void {
+    if (this.spec.eventTime !== true) return;
+    this.broadcast({ kind: 'watermark', timestampMs: signal === 'idle' ? Number.NaN : signal });
+  }
+
   private append(record: unknown): OpenBatch {
     try {
       const batch = this.batches[this.select(record)];
@@ -87,18 +107,28 @@ export class OutputEdge implements RecordOutput {
   }
 
   private send({ encoder, targets }: OpenBatch): void {
-    const { records } = encoder;
-    const payload = encoder.finish();
+    const { records, bytes } = encoder;
+    const content = encoder.finish();
+    const payload = content instanceof Uint8Array ? content : NO_PAYLOAD;
+    const copies = content instanceof Uint8Array ? undefined : content;
+    const sentBytes = copies === undefined ? payload.length : bytes;
     const { frameBytesMax } = this.spec.limits;
-    if (payload.length > frameBytesMax) {
+    // Copies as well: a job must not fail for the first time when its tasks come to run in different slots.
+    if (sentBytes > frameBytesMax) {
       throw new MillraceError(
         'TOO_LARGE',
-        `operator "${this.spec.site.name}" emitted ${payload.length} bytes in ${records} records, over the limit of ${frameBytesMax}`,
+        `operator "${this.spec.site.name}" emitted ${sentBytes} bytes in ${records} records, over the limit of ${frameBytesMax}`,
         { hint: 'Emit large values in pieces, or as references to where they are stored.' },
       );
     }
-    this.spec.meter.writeBytes += payload.length * targets.length;
-    const message: ChannelMessage = { kind: 'records', codec: this.spec.codec.id, payload, records };
+    this.spec.meter.writeBytes += sentBytes * targets.length;
+    const message: ChannelMessage = {
+      kind: 'records',
+      codec: this.spec.codec.id,
+      payload,
+      records,
+      ...(copies === undefined ? {} : { copies, copiedBytes: bytes }),
+    };
     for (const target of targets) target.push(message);
   }
 }

@@ -2,7 +2,7 @@ import { unreachable } from '../kernel/assert.ts';
 import { InvalidArgumentError } from '../kernel/errors.ts';
 import type { Partitioner } from '../contracts/job-graph.ts';
 import { subtaskForKeyGroup } from '../contracts/key-groups.ts';
-import { keyGroupFor } from '../state/key-group-hash.ts';
+import { canonicalKey, keyGroupFor } from '../state/key-group-hash.ts';
 
 /** Index of the subpartition that a record goes to, or `all`. */
 export type SelectSubpartition = ((record: unknown) => number) | 'all';
@@ -37,6 +37,14 @@ export function createPartitioner(spec: PartitionSpec): SelectSubpartition {
     }
     case 'HASH': {
       if (keySelector === undefined) throw new InvalidArgumentError('a HASH edge has no key selector in the program');
+      if (subpartitions === 1) {
+        return (record) => {
+          const key = keySelector(record);
+          // There is nowhere else to go, but what is no key must not become one at a higher parallelism only.
+          if (typeof key !== 'string' && typeof key !== 'number') canonicalKey(key);
+          return 0;
+        };
+      }
       return (record) =>
         subtaskForKeyGroup(maxParallelism, parallelism, keyGroupFor(keySelector(record), maxParallelism));
     }

@@ -157,10 +157,10 @@ export class SubtaskLoop implements Runnable {
   private handle(event: GateEvent, decoderOf: (codec: number) => RecordDecoder): void {
     switch (event.kind) {
       case 'records': {
-        const { payload, codec } = event.message;
-        const records = decoderOf(codec).decode(payload);
+        const { payload, codec, copies, copiedBytes } = event.message;
+        const records = copies ?? decoderOf(codec).decode(payload);
         this.spec.meter.readRecords += records.length;
-        this.spec.meter.readBytes += payload.length;
+        this.spec.meter.readBytes += copiedBytes ?? payload.length;
         this.batch = { records, channel: event.channel };
         this.next = 0;
         return;

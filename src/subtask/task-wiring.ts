@@ -55,8 +55,19 @@ export class TaskWiring {
         parallelism: target.parallelism,
         keySelector: program.keySelectors.get(edge.id),
       });
+      const local = subpartitions.map((_, subpartition) => this.isLocal(edge.id, subpartition));
       const onBuffered = () => outputs.onBuffered();
-      const output = new OutputEdge({ edgeId: edge.id, site, select, subpartitions, codec, limits, meter, onBuffered });
+      const output = new OutputEdge({
+        edgeId: edge.id,
+        site,
+        select,
+        subpartitions,
+        codec,
+        local,
+        limits,
+        meter,
+        onBuffered,
+      });
       outputs.add(output);
       return output;
     });
@@ -107,6 +118,20 @@ export class TaskWiring {
       signal,
     );
     gate.connect(index, channel);
+  }
+
+  /** Whether the consumer is a task of this very slot, and so reads in this thread. */
+  private isLocal(edgeId: string, subpartition: number): boolean {
+    const { deployment, task } = this.spec;
+    return deployment.tasks.some(({ inputs }) =>
+      inputs.some(
+        (input) =>
+          input.edgeId === edgeId &&
+          input.subpartition === subpartition &&
+          input.producerAttempt === task.attemptId &&
+          input.producerAllocation === deployment.allocationId,
+      ),
+    );
   }
 
   private create(edgeId: string, subpartition: number): Subpartition {

@@ -28,6 +28,7 @@ export function columnarCodec(options: ColumnarCodecOptions = {}): RecordCodec {
   const generate = options.codeGeneration !== 'never' && allowsCodeGeneration();
   return {
     id: 2,
+    copyable: true,
     createEncoder: () => new ColumnarEncoder(() => rowCodec.createEncoder(), { learn: generate }),
     createDecoder: () => new ColumnarDecoder(rowCodec.createDecoder(), generate ? createRead : interpretRead),
   };
