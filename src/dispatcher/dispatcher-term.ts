@@ -21,7 +21,7 @@ export interface TermDeps {
   readonly results: JobResultStore;
   readonly jobMasters: JobMasterFactory;
   /** Workers forget the job: for one that ends without ever having had a JobMaster in this term. */
-  readonly releaseJob?: (jobId: JobId) => Promise<void>;
+  readonly releaseJob: (jobId: JobId) => Promise<void>;
 }
 
 export interface TermOptions {
@@ -234,7 +234,7 @@ export class DispatcherTerm {
       'jobs listed',
     );
     for (const { jobId, dirty } of results)
-      if (dirty) this.background.run('finish a clean-up', () => this.cleanUp(jobId));
+      if (dirty) this.background.run('finish a clean-up', () => this.finishCleanUp(jobId));
     this.background.run('forget old results', () => this.forgetOld());
     this.background.run('recover jobs', () => this.startAll(open.map(({ jobId }) => jobId)));
   }
@@ -374,10 +374,16 @@ export class DispatcherTerm {
     this.ended.set(jobId, { ...result, overview: overviewOf(details) });
     this.jobs.delete(jobId);
     this.log.info({ jobId, status }, 'job ended');
-    if (master === undefined) await this.deps.releaseJob?.(jobId);
+    if (master === undefined) await this.deps.releaseJob(jobId);
     else await master.close();
     await this.cleanUp(jobId);
     await this.forgetOld();
+  }
+
+  /** The leader that recorded the end may have died before it told the workers to forget the job. */
+  private async finishCleanUp(jobId: JobId): Promise<void> {
+    await this.deps.releaseJob(jobId);
+    await this.cleanUp(jobId);
   }
 
   private async cleanUp(jobId: JobId): Promise<void> {

@@ -28,7 +28,7 @@ export interface TermServices {
   readonly jobMasters: JobMasterFactory;
   readonly listTaskManagers: () => readonly TaskManagerView[];
   /** Workers forget the job; called for one that ends without a JobMaster. */
-  readonly releaseJob?: (jobId: JobId) => Promise<void>;
+  readonly releaseJob: (jobId: JobId) => Promise<void>;
 }
 
 interface Present {
@@ -54,7 +54,7 @@ export class Dispatcher implements DispatcherGateway {
     const { clock, random, log, graphs, results } = this.deps;
     const { jobMasters, releaseJob } = services;
     const term = new DispatcherTerm(
-      { clock, random, log, graphs, results, jobMasters, ...(releaseJob === undefined ? {} : { releaseJob }) },
+      { clock, random, log, graphs, results, jobMasters, releaseJob },
       leadership,
       this.options,
     );

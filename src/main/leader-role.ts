@@ -81,6 +81,7 @@ export class LeaderRole implements LeaderContender {
     this.term = { leadership, resources };
     this.deps.dispatcher.beginTerm(leadership, {
       listTaskManagers: () => resources.listTaskManagers(),
+      releaseJob: (jobId) => resources.releaseJob(jobId),
       jobMasters: {
         start: (graph, jobToken, { cancelRequested }) =>
           JobMaster.start(
