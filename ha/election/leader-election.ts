@@ -1,4 +1,5 @@
 import type { LeaderContender, Leadership } from '../../src/contracts/leadership.ts';
+import { InvariantError } from '../../src/kernel/assert.ts';
 import { type Clock, every, sleep, type Timer } from '../../src/kernel/clock.ts';
 import { asError, isMillraceError } from '../../src/kernel/errors.ts';
 import { asFencingToken } from '../../src/kernel/ids.ts';
@@ -111,6 +112,7 @@ export class LeaderElection implements Closeable {
         await this.campaignOnce();
         failing = false;
       } catch (error) {
+        if (error instanceof InvariantError) return crash(error);
         if (!failing) this.log.warn({ err: asError(error) }, 'campaign failed, trying again');
         failing = true;
       }
@@ -310,6 +312,16 @@ export class LeaderElection implements Closeable {
   private jittered(ms: number): number {
     return ms * (1 + (RETRY_JITTER_MAX - 1) * this.deps.random.next());
   }
+}
+
+/**
+ * Out of every handler's reach. Tokens that went backwards mean that the store was restored from a
+ * backup: a new process, which knows no older token, is the way on.
+ */
+function crash(error: InvariantError): void {
+  setImmediate(() => {
+    throw error;
+  });
 }
 
 function whoLeads(entry: Entry | undefined): string {

@@ -40,9 +40,10 @@ export class HaJobGraphStore implements JobGraphStore {
     const identities = [keys.job(graph.jobId), keys.result(graph.jobId)];
     if (idempotencyHash !== undefined) identities.push(keys.idempotencyByHash(idempotencyHash));
 
-    // A look before the upload: the usual repeated submission costs three reads.
-    const before = new Map<string, Entry | undefined>();
-    for (const key of identities) before.set(key, await coordination.get(key));
+    // A look before the upload: the usual repeated submission costs only reads.
+    const before = new Map(
+      await Promise.all(identities.map(async (key) => [key, await coordination.get(key)] as const)),
+    );
     const early = this.duplicate(graph.jobId, idempotencyHash, before);
     if (early !== undefined) return early;
     const jarGuards = await this.guardBundle(graph);

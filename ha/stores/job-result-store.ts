@@ -15,6 +15,7 @@ import { NAME_BYTES_MAX, truncateText } from './truncate-text.ts';
 
 const ERROR_MESSAGE_BYTES_MAX = 800;
 const ERROR_STACK_BYTES_MAX = 800;
+const RECENT_DETAILS_MAX = 16;
 /** Each expired result takes up to two operations. */
 const EXPIRE_CHUNK = 40;
 
@@ -27,6 +28,9 @@ const EXPIRE_CHUNK = 40;
  *   R3. Clean-up happens only behind a result, so nothing of a job that may still run is removed.
  */
 export class HaJobResultStore implements JobResultStore {
+  /** By object key, and objects never change: a dashboard that shows an ended job asks every second. */
+  private readonly recent = new Map<string, JobDetailsView>();
+
   constructor(private readonly deps: StoreDeps) {}
 
   async complete(result: JobResult, details: JobDetailsView, token: FencingToken): Promise<void> {
@@ -71,8 +75,12 @@ export class HaJobResultStore implements JobResultStore {
     const entry = await this.deps.coordination.get(this.deps.keys.result(jobId));
     if (entry === undefined) return undefined;
     const pointer = decodeRecord(RESULT_RECORD, entry).details;
+    const known = this.recent.get(pointer.objectKey);
+    if (known !== undefined) return known;
     try {
-      return decodeObject(DETAILS_OBJECT, pointer.objectKey, await readVerified(this.deps.objects, pointer));
+      const details = decodeObject(DETAILS_OBJECT, pointer.objectKey, await readVerified(this.deps.objects, pointer));
+      this.remember(pointer.objectKey, details);
+      return details;
     } catch (error) {
       const damaged = isMillraceError(error, 'CORRUPT') || isMillraceError(error, 'UNSUPPORTED_VERSION');
       if (!damaged) throw error;
@@ -136,6 +144,12 @@ export class HaJobResultStore implements JobResultStore {
       expired += part.length;
     }
     return expired;
+  }
+
+  private remember(objectKey: string, details: JobDetailsView): void {
+    this.recent.set(objectKey, details);
+    const [oldest] = this.recent.keys();
+    if (this.recent.size > RECENT_DETAILS_MAX && oldest !== undefined) this.recent.delete(oldest);
   }
 
   /** One unreadable result never hides the others; it is neither cleaned up nor forgotten. */

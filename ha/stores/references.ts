@@ -1,3 +1,4 @@
+import type { CheckpointMetadata } from '../../src/contracts/checkpoint.ts';
 import { isJobId, type JobId } from '../../src/kernel/ids.ts';
 import { asError, isMillraceError } from '../../src/kernel/errors.ts';
 import type { Entry } from '../coordination/coordination.ts';
@@ -15,13 +16,16 @@ export interface References {
   readonly checkpointTimeouts: ReadonlyMap<string, number>;
 }
 
+/** The state that each metadata object names: they never change, so two looks need to read them once. */
+export type MetadataCache = Map<string, ReadonlySet<string>>;
+
 /**
  * All that anything in coordination points to, directly or through checkpoint metadata. What cannot
  * be read protects all that it could have pointed to: on doubt nothing is deleted. Rejects only when
  * coordination or the object store is away.
  */
-export async function collectReferences(deps: StoreDeps): Promise<References> {
-  const collector = new Collector(deps);
+export async function collectReferences(deps: StoreDeps, metadata: MetadataCache = new Map()): Promise<References> {
+  const collector = new Collector(deps, metadata);
   const { keys, coordination } = deps;
   // The order of these reads matters. Jars before jobs: a job can only be promised while its jar
   // exists, so a bundle whose jar is not seen is in a job that is seen, or in none for ever.
@@ -45,7 +49,10 @@ class Collector implements References {
   readonly checkpointTimeouts = new Map<string, number>();
   private readonly readAlready = new Set<string>();
 
-  constructor(private readonly deps: StoreDeps) {}
+  constructor(
+    private readonly deps: StoreDeps,
+    private readonly metadata: MetadataCache,
+  ) {}
 
   async job(entry: Entry): Promise<void> {
     const jobId = entry.key.slice(this.deps.keys.jobs.length);
@@ -66,7 +73,7 @@ class Collector implements References {
       if (this.readAlready.has(record.metadata.objectKey)) return;
       this.readAlready.add(record.metadata.objectKey);
       try {
-        for (const key of stateKeysOf(await readMetadata(this.deps, record))) this.keys.add(key);
+        await this.state(record.metadata.objectKey, () => readMetadata(this.deps, record));
       } catch (error) {
         for (const foreign of record.foreign ?? []) this.protectedPrefixes.add(foreign);
         throw error;
@@ -102,13 +109,18 @@ class Collector implements References {
     this.readAlready.add(metadataKey);
     const owner = this.deps.keys.jobPrefixOfObject(metadataKey);
     try {
-      const metadata = decodeMetadata(metadataKey, await this.deps.objects.get(metadataKey));
-      for (const key of stateKeysOf(metadata)) this.keys.add(key);
+      await this.state(metadataKey, async () => decodeMetadata(metadataKey, await this.deps.objects.get(metadataKey)));
     } catch (error) {
       if (isAway(error)) throw error;
       // Gone or damaged: the job cannot start from it, whatever is kept.
       if (owner !== undefined && !isMillraceError(error, 'NOT_FOUND')) this.protectedPrefixes.add(owner);
     }
+  }
+
+  private async state(metadataKey: string, read: () => Promise<CheckpointMetadata>): Promise<void> {
+    const state = this.metadata.get(metadataKey) ?? stateKeysOf(await read());
+    this.metadata.set(metadataKey, state);
+    for (const key of state) this.keys.add(key);
   }
 
   private async guarded(entry: Entry, jobId: string, read: () => Promise<void>): Promise<void> {

@@ -4,7 +4,7 @@ import { asError, isMillraceError, MillraceError } from '../../src/kernel/errors
 import type { FencingToken } from '../../src/kernel/ids.ts';
 import { BackgroundTasks, type Closeable } from '../../src/kernel/lifecycle.ts';
 import { chunks } from './fenced-writer.ts';
-import { collectReferences, type References } from './references.ts';
+import { collectReferences, type MetadataCache, type References } from './references.ts';
 import { POINT_DEADLINE_MS, type StoreDeps } from './store-deps.ts';
 
 export interface SweeperOptions {
@@ -90,7 +90,8 @@ export class Sweeper implements LeaderContender, Closeable {
   async sweep(token: FencingToken): Promise<SweepReport> {
     const { keys, writer, objects } = this.deps;
     const nowMs = await this.storeNowMs(token);
-    const before = await collectReferences(this.deps);
+    const metadata: MetadataCache = new Map();
+    const before = await collectReferences(this.deps, metadata);
     const removable = (key: string, references: References) =>
       !references.keys.has(key) && ![...references.protectedPrefixes].some((prefix) => key.startsWith(prefix));
     const candidates: string[] = [];
@@ -108,7 +109,7 @@ export class Sweeper implements LeaderContender, Closeable {
     }
     if (candidates.length === 0) return { listed, removed: 0, more: false };
     // S1: only what is unreferenced after the listing as well may go. The first look kept the list short.
-    const after = await collectReferences(this.deps);
+    const after = await collectReferences(this.deps, metadata);
     const doomed = candidates.filter((key) => removable(key, after));
     await writer.confirm(token);
     for (const part of chunks(doomed, DELETE_CHUNK)) await objects.delete(part);
