@@ -35,6 +35,10 @@ export class WatchedLeaderRetrieval implements LeaderRetrieval, Closeable {
     return this.leader;
   }
 
+  connected(): boolean {
+    return this.watched.connected;
+  }
+
   subscribe(listener: (leader: LeaderInfo | undefined) => void): () => void {
     this.listeners.add(listener);
     listener(this.leader);

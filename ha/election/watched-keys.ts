@@ -32,6 +32,7 @@ export class WatchedKeys implements Closeable {
   /** The newest revision that a listing or an event brought; an older listing is stale. */
   private newest: Revision = 0n;
   private synced = false;
+  private reachable = false;
   private watch: Watch | undefined;
   private readonly stopping = new AbortController();
   private readonly tasks: BackgroundTasks;
@@ -58,6 +59,11 @@ export class WatchedKeys implements Closeable {
   /** Whether the store has answered at all: before that an empty mirror means nothing. */
   get ready(): boolean {
     return this.synced;
+  }
+
+  /** Whether the store answered when it was last asked; while it does not, the mirror may be out of date. */
+  get connected(): boolean {
+    return this.reachable;
   }
 
   get entries(): ReadonlyMap<string, Entry> {
@@ -89,11 +95,13 @@ export class WatchedKeys implements Closeable {
         if (signal.aborted) return;
         if (away) log.info({ prefix: this.options.prefix }, 'coordination store answers again');
         away = false;
+        this.reachable = true;
         this.replace(listing);
         this.watch ??= coordination.watch(this.options.prefix, listing.revision, (event) => this.apply(event));
       } catch (error) {
         if (!away) log.warn({ err: asError(error), prefix: this.options.prefix }, 'coordination store away, retrying');
         away = true;
+        this.reachable = false;
       }
       await sleep(clock, away ? this.retryMs : this.resyncMs, signal);
     }
@@ -103,6 +111,8 @@ export class WatchedKeys implements Closeable {
     if (this.stopping.signal.aborted) return;
     switch (event.kind) {
       case 'disconnected':
+        // Until the next listing, which follows within `resyncMs` and says how it is.
+        this.reachable = false;
         this.deps.log.debug({ prefix: this.options.prefix, reason: event.reason }, 'watch disconnected');
         return;
       case 'reset':
@@ -110,6 +120,7 @@ export class WatchedKeys implements Closeable {
         return;
       case 'put':
       case 'delete':
+        this.reachable = true;
         if (event.revision <= this.listed) return;
         this.newest = event.revision;
         if (event.kind === 'put') this.mirror.set(event.entry.key, event.entry);
