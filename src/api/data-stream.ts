@@ -3,11 +3,14 @@ import { InvalidArgumentError } from '../kernel/errors.ts';
 import { type Aggregation, aggregate, type FieldRef } from './aggregations.ts';
 import { checkFunction, checkMethods } from './arguments.ts';
 import { builtinConnectors } from './builtin-connectors.ts';
+import { ConnectedStreams } from './connected-streams.ts';
 import type { NumericField, WithSum } from './field-types.ts';
 import type { FilterFunction, FlatMapFunction, Key, KeySelector, MapFunction, ReduceFunction } from './functions.ts';
 import type { OperatorDefinition } from './operator-definition.ts';
+import { checkProcessFunction, type KeyedProcessFunction, OutputTag } from './process-function.ts';
 import type { Sink, TwoPhaseCommitSink } from './sink.ts';
 import { type OperatorRegistry, type StreamInput, StreamOperator } from './stream-operator.ts';
+import { checkStrategy, type WatermarkStrategy } from './watermark-strategy.ts';
 
 /** The environment as its streams see it. */
 export interface StreamHost extends OperatorRegistry {
@@ -68,6 +71,26 @@ export class DataStream<T> {
     return new DataStream<T>(this.host, [...this.inputs, ...others.flatMap((other) => other.inputs)]);
   }
 
+  /** This stream and one of any type, to be handled by one operator. */
+  connect<B>(other: DataStream<B>): ConnectedStreams<T, B> {
+    if (!(other instanceof DataStream) || other.host !== this.host) {
+      throw new InvalidArgumentError('connect() needs a stream of the same environment');
+    }
+    return new ConnectedStreams<T, B>(this, other);
+  }
+
+  /** Reads event time from the records: timestamps, and watermarks made in this operator. */
+  assignTimestampsAndWatermarks(strategy: WatermarkStrategy<T>): SingleOutputStreamOperator<T> {
+    checkStrategy('assignTimestampsAndWatermarks()', strategy);
+    const watermarks = strategy as WatermarkStrategy<unknown>;
+    return this.transform<T>('Timestamps/Watermarks', { kind: 'timestamps', watermarks });
+  }
+
+  /** What an operator that reads this stream is built from. */
+  readings(): { readonly host: StreamHost; readonly inputs: readonly StreamInput[] } {
+    return { host: this.host, inputs: this.inputs };
+  }
+
   /** Record n goes to subtask n modulo the parallelism: even load. */
   rebalance(): DataStream<T> {
     return this.partitioned('REBALANCE');
@@ -119,7 +142,7 @@ export class DataStream<T> {
   }
 
   private partitioned(partitioner: Partitioner): DataStream<T> {
-    const inputs = this.inputs.map(({ operator }) => ({ operator, partitioner, keySelector: undefined }));
+    const inputs = this.inputs.map((input) => ({ ...input, partitioner, keySelector: undefined }));
     return new DataStream<T>(this.host, inputs);
   }
 }
@@ -131,6 +154,17 @@ export class SingleOutputStreamOperator<T> extends DataStream<T> {
     private readonly made: StreamOperator,
   ) {
     super(host, [{ operator: made, partitioner: undefined, keySelector: undefined }]);
+  }
+
+  /** What the operator's function has emitted with `ctx.output(tag, value)`. */
+  getSideOutput<X>(tag: OutputTag<X>): DataStream<X> {
+    if (!(tag instanceof OutputTag)) throw new InvalidArgumentError('getSideOutput() needs an OutputTag');
+    const { kind } = this.made.definition;
+    if (kind !== 'process' && kind !== 'coProcess') {
+      throw new InvalidArgumentError(`"${this.made.settings.name}" has no side outputs: it is no process function`);
+    }
+    const input = { operator: this.made, partitioner: undefined, keySelector: undefined, sideOutput: tag.id };
+    return new DataStream<X>(this.host, [input]);
   }
 
   /** What people see in plans, logs and metrics. */
@@ -180,8 +214,8 @@ export class KeyedStream<T, K extends Key> extends DataStream<T> {
   readonly keySelector: KeySelector<T, K>;
 
   constructor(host: StreamHost, inputs: readonly StreamInput[], keySelector: KeySelector<T, K>) {
-    const hashed = inputs.map(({ operator }) => ({
-      operator,
+    const hashed = inputs.map((input) => ({
+      ...input,
       partitioner: 'HASH' as const,
       keySelector: keySelector as KeySelector<unknown>,
     }));
@@ -193,6 +227,16 @@ export class KeyedStream<T, K extends Key> extends DataStream<T> {
   reduce(fn: ReduceFunction<T>): SingleOutputStreamOperator<T> {
     checkFunction('reduce()', fn);
     return this.rolling<T>('Keyed Reduce', fn as ReduceFunction<unknown>);
+  }
+
+  /** Full control over the records, state and time of each key. */
+  process<O>(fn: KeyedProcessFunction<K, T, O> | (() => KeyedProcessFunction<K, T, O>)): SingleOutputStreamOperator<O> {
+    const create = checkProcessFunction('process()', fn, ['processElement']);
+    return this.transform<O>('KeyedProcess', {
+      kind: 'process',
+      keySelector: this.keySelector as KeySelector<unknown>,
+      create: create as () => KeyedProcessFunction<unknown, unknown, unknown>,
+    });
   }
 
   /** Running sum of a field; the other fields are those of the key's first record. */

@@ -18,6 +18,7 @@ import type { OperatorDefinition } from './operator-definition.ts';
 import type { Source } from './source.ts';
 import { generateStreamGraph } from './stream-graph-generator.ts';
 import { StreamOperator } from './stream-operator.ts';
+import { checkStrategy, type WatermarkStrategy } from './watermark-strategy.ts';
 
 const DEFAULT_JOB_NAME = 'Millrace Streaming Job';
 
@@ -76,12 +77,32 @@ export class StreamExecutionEnvironment {
     return this.fromSource(builtinConnectors().textFile(pathOrUrl));
   }
 
-  /** A stream from any source; `name` is what people see, by default the source's own. */
-  fromSource<T, Split>(source: Source<T, Split>, name?: string): SingleOutputStreamOperator<T> {
+  /**
+   * A stream from any source; `name` is what people see, by default the source's own. With a strategy
+   * its records have event time from the start.
+   */
+  fromSource<T, Split>(source: Source<T, Split>, name?: string): SingleOutputStreamOperator<T>;
+  fromSource<T, Split>(
+    source: Source<T, Split>,
+    strategy: WatermarkStrategy<T>,
+    name?: string,
+  ): SingleOutputStreamOperator<T>;
+  fromSource<T, Split>(
+    source: Source<T, Split>,
+    strategyOrName?: WatermarkStrategy<T> | string,
+    nameAfterStrategy?: string,
+  ): SingleOutputStreamOperator<T> {
     checkMethods('the source', source, ['enumerateSplits', 'createReader']);
+    const named = typeof strategyOrName === 'string' || strategyOrName === undefined;
+    const name = named ? (strategyOrName ?? nameAfterStrategy) : nameAfterStrategy;
+    const watermarks = named ? undefined : checkStrategy('fromSource()', strategyOrName as WatermarkStrategy<unknown>);
     const operator = new StreamOperator(
       this.registry,
-      { kind: 'source', source: source as Source<unknown, unknown> },
+      {
+        kind: 'source',
+        source: source as Source<unknown, unknown>,
+        ...(watermarks === undefined ? {} : { watermarks }),
+      },
       [],
       { name: checkText('a source name', name ?? source.name, 400), parallelism: this.registry.parallelism },
     );
@@ -128,6 +149,12 @@ export class StreamExecutionEnvironment {
   /** Longest time in milliseconds that a record waits in an output buffer; 0 sends each at once. */
   setBufferTimeout(timeoutMs: number): this {
     this.settings.setBufferTimeout(timeoutMs);
+    return this;
+  }
+
+  /** How often sources and other operators that read event time say how far it is; 0 never before the end. */
+  setAutoWatermarkInterval(intervalMs: number): this {
+    this.settings.setAutoWatermarkInterval(intervalMs);
     return this;
   }
 

@@ -1,5 +1,6 @@
 /** What a job author imports, and what the library's entry needs to wire it up. */
 export { type BuiltinConnectors, installConnectors } from './builtin-connectors.ts';
+export { ConnectedStreams, KeyedConnectedStreams } from './connected-streams.ts';
 export { CheckpointSettings } from './checkpoint-settings.ts';
 export { DataStream, DataStreamSink, KeyedStream, SingleOutputStreamOperator } from './data-stream.ts';
 export { type ExecutionConfig, StreamExecutionEnvironment } from './environment.ts';
@@ -17,5 +18,17 @@ export type {
 } from './functions.ts';
 export type { JobClient, JobExecutionResult } from './job-client.ts';
 export { type CheckpointingMode, DEFAULT_JOB_CONFIG, RestartStrategies } from './job-settings.ts';
+export {
+  KeyedCoProcessFunction,
+  type KeyedContext,
+  KeyedProcessFunction,
+  type KeyedValue,
+  type OnTimerContext,
+  OutputTag,
+  type TimeDomain,
+  type TimerService,
+  type ValueStateName,
+} from './process-function.ts';
 export type { CommitContext, Sink, SinkWriter, TwoPhaseCommitSink, TwoPhaseCommitWriter } from './sink.ts';
 export type { PollStatus, Source, SourceReader } from './source.ts';
+export { type TimestampAssigner, WatermarkStrategy } from './watermark-strategy.ts';

@@ -61,11 +61,13 @@ export class JobSettings {
   private readonly checkpointing: { -readonly [K in keyof CheckpointConfig]: CheckpointConfig[K] };
   private restartStrategy: RestartStrategyConfig | undefined;
   private bufferTimeoutMs: number;
+  private autoWatermarkIntervalMs: number | undefined;
   private userConfig: Readonly<Record<string, string>>;
 
   constructor(private readonly defaults: EnvironmentDefaults) {
     this.checkpointing = { ...defaults.config.checkpointing };
     this.bufferTimeoutMs = defaults.config.bufferTimeoutMs;
+    this.autoWatermarkIntervalMs = defaults.config.autoWatermarkIntervalMs;
     this.userConfig = { ...defaults.config.userConfig };
   }
 
@@ -88,6 +90,10 @@ export class JobSettings {
     this.bufferTimeoutMs = checkDuration('the buffer timeout', timeoutMs, { zero: true });
   }
 
+  setAutoWatermarkInterval(intervalMs: number): void {
+    this.autoWatermarkIntervalMs = checkDuration('the watermark interval', intervalMs, { zero: true });
+  }
+
   setUserConfig(parameters: Readonly<Record<string, string>>): void {
     for (const [key, value] of Object.entries(parameters)) {
       if (typeof value !== 'string') {
@@ -103,6 +109,7 @@ export class JobSettings {
       checkpointing: { ...this.checkpointing },
       restartStrategy: this.restartStrategy ?? this.defaultRestartStrategy(),
       bufferTimeoutMs: this.bufferTimeoutMs,
+      ...(this.autoWatermarkIntervalMs === undefined ? {} : { autoWatermarkIntervalMs: this.autoWatermarkIntervalMs }),
       userConfig: this.userConfig,
     };
   }

@@ -52,9 +52,10 @@ export function generateStreamGraph(input: GeneratorInput): StreamGraph<Operator
       edges.push({
         sourceNode: present(ids.get(stream.operator), 'node id of an input'),
         targetNode: nodeId,
-        inputIndex: 0,
+        inputIndex: stream.inputIndex ?? 0,
         partitioner: settledPartitioner(stream, operator),
         keySelector: stream.keySelector,
+        ...(stream.sideOutput === undefined ? {} : { sideOutput: stream.sideOutput }),
       });
     }
   }

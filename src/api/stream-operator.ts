@@ -9,6 +9,10 @@ export interface StreamInput {
   /** Undefined: FORWARD when the parallelism is equal in the end, else REBALANCE. */
   readonly partitioner: Partitioner | undefined;
   readonly keySelector: ((value: unknown) => unknown) | undefined;
+  /** Which input of a two-input operator it feeds; 0 if left out. */
+  readonly inputIndex?: number;
+  /** The id of the side output that is read instead of the operator's results. */
+  readonly sideOutput?: string;
 }
 
 export interface OperatorSettings {

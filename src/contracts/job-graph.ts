@@ -53,6 +53,8 @@ export const jobEdgeSchema = z.object({
   /** Which input of a multi-input operator; 0 for the first. */
   inputIndex: z.number().int().nonnegative(),
   partitioner: partitionerSchema,
+  /** The id of the side output that the edge carries; undefined: the operator's results. */
+  sideOutput: z.string().max(200).optional(),
 });
 export type JobEdge = z.infer<typeof jobEdgeSchema>;
 
@@ -102,6 +104,8 @@ export const jobConfigSchema = z.object({
   restartStrategy: restartStrategySchema,
   /** Longest time a record waits in an output buffer. */
   bufferTimeoutMs: z.number().min(0),
+  /** `pipeline.auto-watermark-interval`; undefined: 200. 0: only at the end of the data. */
+  autoWatermarkIntervalMs: z.number().min(0).optional(),
   /** What to do when the newest checkpoint cannot be read. */
   recoveryFallback: z.enum(['none', 'previous', 'fresh']),
   /** Shown by REST; the author's global job parameters. */

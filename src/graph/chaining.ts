@@ -15,6 +15,8 @@ export function isChained<Op>(topology: Topology<Op>, edge: StreamEdge): boolean
   const target = present(topology.byId.get(edge.targetNode), 'target of an edge');
   return (
     edge.partitioner === 'FORWARD' &&
+    // Within a chain there is only one kind of result.
+    edge.sideOutput === undefined &&
     topology.inputsOf(target.nodeId).length === 1 &&
     source.parallelism === target.parallelism &&
     // Not a rule of Flink's, where a chain silently takes the least: here a vertex has one number of key groups.

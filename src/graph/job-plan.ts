@@ -69,6 +69,7 @@ export function translateStreamGraph<Op>(graph: StreamGraph<Op>, splits: SplitsB
         targetOperator,
         inputIndex: edge.inputIndex,
         partitioner: edge.partitioner,
+        ...(edge.sideOutput === undefined ? {} : { sideOutput: edge.sideOutput }),
       });
     }
   }
@@ -151,7 +152,9 @@ function fingerprintOf(vertices: readonly JobVertex[], edges: readonly JobEdge[]
         operator.twoPhaseCommit === true,
       ]),
     ]),
-    edges: edges.map((edge) => [edge.id, edge.partitioner]),
+    edges: edges.map(({ id, partitioner, sideOutput }) =>
+      sideOutput === undefined ? [id, partitioner] : [id, partitioner, sideOutput],
+    ),
   };
   return digestOf(JSON.stringify(structure));
 }

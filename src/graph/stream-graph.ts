@@ -26,6 +26,8 @@ export interface StreamEdge {
   readonly partitioner: Partitioner;
   /** For HASH: selects the key of a record. Held here for the slot; never serialised. */
   readonly keySelector: ((value: unknown) => unknown) | undefined;
+  /** The side output that the edge carries; undefined: the operator's results. */
+  readonly sideOutput?: string;
 }
 
 export interface StreamGraph<Op> {

@@ -2,6 +2,7 @@ import { unreachable } from '../kernel/assert.ts';
 import type { ChannelMessage, CheckpointBarrier } from '../exchange/channel-message.ts';
 import type { InputChannel } from '../exchange/input-channel.ts';
 import type { AlignerEffect, BarrierAligner } from './barrier-aligner.ts';
+import { MAX_WATERMARK } from './time/element.ts';
 
 export type RecordsMessage = Extract<ChannelMessage, { kind: 'records' }>;
 
@@ -11,6 +12,8 @@ export type GateEvent =
   | { readonly kind: 'records'; readonly channel: number; readonly message: RecordsMessage }
   | { readonly kind: 'checkpoint'; readonly barrier: CheckpointBarrier; readonly alignmentMs: number }
   | { readonly kind: 'superseded'; readonly checkpointId: number; readonly by: number }
+  /** Event time on one channel; NaN: it is idle. In order with the channel's records. */
+  | { readonly kind: 'watermark'; readonly channel: number; readonly timestampMs: number }
   /** No channel will bring another record. Once. */
   | { readonly kind: 'end-of-data' };
 
@@ -37,6 +40,8 @@ export class InputGate {
     private readonly aligner: BarrierAligner,
     /** There may be something to take. */
     private readonly wake: () => void,
+    /** `eventTime`: the task wants to know how far it is on each channel. */
+    private readonly options: { readonly eventTime: boolean } = { eventTime: false },
   ) {
     this.channels = Array.from({ length: channels }, () => ({
       input: undefined,
@@ -118,7 +123,9 @@ export class InputGate {
         this.apply(this.aligner.barrier(index, message.barrier, nowMs));
         return;
       case 'watermark':
-        // Event time comes with the operators that need it; until then nobody emits these.
+        if (this.options.eventTime) {
+          this.events.push({ kind: 'watermark', channel: index, timestampMs: message.timestampMs });
+        }
         return;
       case 'end-of-data':
         this.endOfData(index);
@@ -137,6 +144,8 @@ export class InputGate {
     const channel = this.channel(index);
     if (channel.endOfData) return;
     channel.endOfData = true;
+    // Also of a producer that knows nothing of event time: nobody is to wait for it.
+    if (this.options.eventTime) this.events.push({ kind: 'watermark', channel: index, timestampMs: MAX_WATERMARK });
     this.ongoing--;
     if (this.ongoing === 0) this.events.push({ kind: 'end-of-data' });
   }

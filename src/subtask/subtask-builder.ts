@@ -1,6 +1,8 @@
 import type { Sink, TwoPhaseCommitSink } from '../api/sink.ts';
 import type { RuntimeContext } from '../api/functions.ts';
+import type { KeyedCoProcessFunction, KeyedProcessFunction } from '../api/process-function.ts';
 import type { CommitContext } from '../api/sink.ts';
+import type { WatermarkStrategy } from '../api/watermark-strategy.ts';
 import type { JobVertex, OperatorDescriptor } from '../contracts/job-graph.ts';
 import { keyGroupRange } from '../contracts/key-groups.ts';
 import type { SlotDeployment, TaskDeployment } from '../contracts/task.ts';
@@ -11,7 +13,6 @@ import type { OperatorId } from '../kernel/ids.ts';
 import type { Logger } from '../kernel/log.ts';
 import type { Random } from '../kernel/random.ts';
 import type { UserProgram } from '../program/user-program.ts';
-import type { ChainNode, ChainStep, RecordOutput } from './chain.ts';
 import type { OperatorSite } from './operator-error.ts';
 import type { OperatorContext, SubtaskOperator } from './operators/operator.ts';
 import { ReduceOperator } from './operators/reduce-operator.ts';
@@ -19,11 +20,15 @@ import { SinkOperator } from './operators/sink-operator.ts';
 import { SourceOperator } from './operators/source-operator.ts';
 import { TwoPhaseSinkOperator } from './operators/two-phase-sink-operator.ts';
 import type { StateBackendFactory } from './state-backend-factory.ts';
+import { KeyedProcessOperator, type ProcessFunctionCalls } from './operators/keyed-process-operator.ts';
+import { TimestampsOperator } from './operators/timestamps-operator.ts';
 import { siteOf, taskNameOf } from './task-lookup.ts';
+import type { EventTimePlan } from './time/event-time-plan.ts';
+import type { TimedNode, TimedOutput, TimedStep } from './time/timed-chain.ts';
 
 /** A subtask's operators, before they are opened. */
 export interface BuiltChain {
-  readonly nodes: readonly ChainNode[];
+  readonly nodes: readonly TimedNode[];
   /** Those with a life, in topological order. */
   readonly operators: readonly SubtaskOperator[];
   readonly source: SourceOperator | undefined;
@@ -42,7 +47,14 @@ export interface BuildRequest {
   readonly signal: AbortSignal;
   readonly fail: (error: unknown) => void;
   /** The edges that leave the vertex from an operator. */
-  readonly outputsOf: (operatorId: OperatorId, site: OperatorSite) => readonly RecordOutput[];
+  readonly outputsOf: (
+    operatorId: OperatorId,
+    site: OperatorSite,
+  ) => { readonly main: readonly TimedOutput[]; readonly side: ReadonlyMap<string, readonly TimedOutput[]> };
+  readonly eventTime: EventTimePlan;
+  readonly watermarkIntervalMs: number;
+  /** Processing-time timers are due. */
+  readonly onTimersDue: () => void;
 }
 
 /** Joins the graph's descriptors with the program's functions. */
@@ -51,17 +63,19 @@ export function buildChain(request: BuildRequest): BuiltChain {
   const operators: SubtaskOperator[] = [];
   const sinks: SubtaskOperator[] = [];
   let source: SourceOperator | undefined;
-  const nodes = vertex.operators.map((descriptor): ChainNode => {
+  const nodes = vertex.operators.map((descriptor): TimedNode => {
     const context = contextFor(request, descriptor);
     const { step, operator } = buildOperator(request, descriptor, context);
     if (operator !== undefined) operators.push(operator);
     if (operator instanceof SourceOperator) source = operator;
     if (operator?.ready !== undefined) sinks.push(operator);
+    const outputs = outputsOf(descriptor.id, context.site);
     return {
       site: context.site,
       step,
       chained: vertex.operators.flatMap(({ inputs }, i) => (inputs.includes(descriptor.id) ? [i] : [])),
-      outputs: outputsOf(descriptor.id, context.site),
+      outputs: outputs.main,
+      sideOutputs: outputs.side,
     };
   });
   if (source === undefined && task.inputs.length === 0) {
@@ -74,7 +88,7 @@ export function buildChain(request: BuildRequest): BuiltChain {
 }
 
 interface BuiltOperator {
-  readonly step: ChainStep;
+  readonly step: TimedStep;
   readonly operator: SubtaskOperator | undefined;
 }
 
@@ -90,7 +104,11 @@ function buildOperator(request: BuildRequest, descriptor: OperatorDescriptor, co
   switch (definition.kind) {
     case 'source': {
       const operator = new SourceOperator(definition.source, descriptor.splits ?? [], context);
-      return { step: { kind: 'source' }, operator };
+      const { watermarks } = definition;
+      return {
+        step: watermarks === undefined ? { kind: 'source' } : timestamps(request, watermarks, context),
+        operator,
+      };
     }
     case 'map':
       return { step: { kind: 'map', fn: definition.fn }, operator: undefined };
@@ -104,6 +122,28 @@ function buildOperator(request: BuildRequest, descriptor: OperatorDescriptor, co
         step: { kind: 'reduce', apply: (value) => operator.apply(value), keyed: () => operator.parts() },
         operator,
       };
+    }
+    case 'timestamps':
+      return { step: timestamps(request, definition.watermarks, context), operator: undefined };
+    case 'process': {
+      const { keySelector, create } = definition;
+      return keyedProcess(request, context, [keySelector], () => {
+        const fn = create();
+        return { ...lifeOf(fn), elements: [(value, ctx, out) => fn.processElement(value, ctx, out)] };
+      });
+    }
+    case 'coProcess': {
+      const { keySelectors, create } = definition;
+      return keyedProcess(request, context, keySelectors, () => {
+        const fn = create();
+        return {
+          ...lifeOf(fn),
+          elements: [
+            (value, ctx, out) => fn.processElement1(value, ctx, out),
+            (value, ctx, out) => fn.processElement2(value, ctx, out),
+          ],
+        };
+      });
     }
     case 'sink': {
       if (isTwoPhase(definition.sink)) {
@@ -119,6 +159,37 @@ function buildOperator(request: BuildRequest, descriptor: OperatorDescriptor, co
     default:
       return unreachable(definition);
   }
+}
+
+/** Timestamps that nobody looks at are not read. */
+function timestamps(
+  request: BuildRequest,
+  strategy: WatermarkStrategy<unknown>,
+  { site, scope }: OperatorContext,
+): TimedStep {
+  if (!request.eventTime.assigners.has(scope.operatorId)) return { kind: 'map', fn: (value) => value };
+  return { kind: 'timed', operator: new TimestampsOperator(strategy, site, request.watermarkIntervalMs) };
+}
+
+function keyedProcess(
+  request: BuildRequest,
+  context: OperatorContext,
+  keySelectors: readonly ((value: unknown) => unknown)[],
+  create: () => ProcessFunctionCalls,
+): BuiltOperator {
+  const operator = new KeyedProcessOperator({ keySelectors, create }, context, request.onTimersDue);
+  return { step: { kind: 'timed', operator }, operator };
+}
+
+/** Methods as calls on their object: what the author wrote may use `this`. */
+function lifeOf(
+  fn: KeyedProcessFunction<unknown, unknown, unknown> | KeyedCoProcessFunction<unknown, unknown, unknown, unknown>,
+): Omit<ProcessFunctionCalls, 'elements'> {
+  return {
+    open: (runtime) => fn.open?.(runtime),
+    onTimer: fn.onTimer === undefined ? undefined : (timeMs, ctx, out) => fn.onTimer?.(timeMs, ctx, out),
+    close: () => fn.close?.(),
+  };
 }
 
 function isTwoPhase(

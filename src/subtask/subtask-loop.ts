@@ -9,15 +9,24 @@ import type { SubtaskOperator } from './operators/operator.ts';
 import type { SourceOperator } from './operators/source-operator.ts';
 import type { Runnable } from './run-loop.ts';
 import type { TaskOutputs } from './task-outputs.ts';
+import type { TaskTime } from './time/task-time.ts';
 
 export type SubtaskInput =
   | { readonly kind: 'source'; readonly source: SourceOperator }
   | { readonly kind: 'gate'; readonly gate: InputGate; readonly decoderOf: (codec: number) => RecordDecoder };
 
+interface Batch {
+  readonly records: readonly unknown[];
+  readonly channel: number;
+  readonly timestamps: Float64Array | undefined;
+}
+
 export interface SubtaskLoopSpec {
   readonly clock: Clock;
   readonly input: SubtaskInput;
   readonly chain: Chain;
+  /** Of tasks that have to do with event time or timers; its chain is `chain`. */
+  readonly time?: TaskTime | undefined;
   readonly outputs: TaskOutputs;
   /** Those that may ask to wait. */
   readonly sinks: readonly SubtaskOperator[];
@@ -47,7 +56,7 @@ const TRIGGERS_MAX = 16;
  */
 export class SubtaskLoop implements Runnable {
   private stopped = false;
-  private batch: { readonly records: readonly unknown[]; readonly channel: number } | undefined;
+  private batch: Batch | undefined;
   private next = 0;
   private chunk = 64;
   private deadlineMs = 0;
@@ -56,6 +65,8 @@ export class SubtaskLoop implements Runnable {
   private waitingForSink = false;
   private waitingForSource = false;
   private sourceEnd: 'ahead' | 'seen' | 'announced' = 'ahead';
+  /** The data has ended; what its end sets free may still be on its way. */
+  private ending = false;
   private readonly triggers: CheckpointBarrier[] = [];
 
   constructor(private readonly spec: SubtaskLoopSpec) {}
@@ -132,7 +143,16 @@ export class SubtaskLoop implements Runnable {
   /** One unit of work; false when there is none. */
   private step(): boolean {
     if (this.takeTrigger()) return true;
-    const { input } = this.spec;
+    const { input, time } = this.spec;
+    if (time?.due === true) {
+      time.handleDue(this.nowMs);
+      return true;
+    }
+    if (this.ending) {
+      this.ending = false;
+      this.spec.onEndOfData();
+      return true;
+    }
     if (input.kind === 'source') return this.poll(input.source);
     if (this.batch !== undefined) {
       this.processChunk(this.batch, input.gate);
@@ -158,10 +178,11 @@ export class SubtaskLoop implements Runnable {
     switch (event.kind) {
       case 'records': {
         const { payload, codec, copies, copiedBytes } = event.message;
-        const records = copies ?? decoderOf(codec).decode(payload);
+        const decoder = copies === undefined ? decoderOf(codec) : undefined;
+        const records = copies ?? (decoder as RecordDecoder).decode(payload);
         this.spec.meter.readRecords += records.length;
         this.spec.meter.readBytes += copiedBytes ?? payload.length;
-        this.batch = { records, channel: event.channel };
+        this.batch = { records, channel: event.channel, timestamps: decoder?.timestamps };
         this.next = 0;
         return;
       }
@@ -171,21 +192,33 @@ export class SubtaskLoop implements Runnable {
       case 'superseded':
         this.spec.onSuperseded(event.checkpointId, event.by);
         return;
+      case 'watermark':
+        this.spec.time?.watermark(event.channel, event.timestampMs);
+        return;
       case 'end-of-data':
-        this.spec.onEndOfData();
+        this.endOfData();
         return;
       default:
         unreachable(event);
     }
   }
 
-  private processChunk(
-    batch: { readonly records: readonly unknown[]; readonly channel: number },
-    gate: InputGate,
-  ): void {
-    const { chain } = this.spec;
+  /** Timers of event time fire before consumers and the master learn of the end. */
+  private endOfData(): void {
+    const { time } = this.spec;
+    if (time === undefined) {
+      this.spec.onEndOfData();
+      return;
+    }
+    this.ending = true;
+    time.end();
+  }
+
+  private processChunk(batch: Batch, gate: InputGate): void {
+    const { chain, time } = this.spec;
     const end = Math.min(batch.records.length, this.next + this.chunk);
-    this.next = chain.processRange(batch.records, this.next, end);
+    this.next =
+      time === undefined ? chain.processRange(batch.records, this.next, end) : time.processRange(batch, this.next, end);
     if (this.next < batch.records.length) return;
     this.batch = undefined;
     gate.processed(batch.channel);
@@ -195,7 +228,7 @@ export class SubtaskLoop implements Runnable {
     if (this.sourceEnd === 'seen') {
       // Not together with the last poll: a flatMap may still have held elements of its records.
       this.sourceEnd = 'announced';
-      this.spec.onEndOfData();
+      this.endOfData();
       return true;
     }
     if (this.sourceEnd === 'announced' || this.waitingForSource) return false;

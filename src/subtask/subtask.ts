@@ -27,7 +27,11 @@ import { buildChain } from './subtask-builder.ts';
 import { taskNameOf, vertexOf } from './task-lookup.ts';
 import { TaskWiring } from './task-wiring.ts';
 import { SubtaskLoop } from './subtask-loop.ts';
+import { createTaskChain } from './task-chain.ts';
 import { TaskOutputs } from './task-outputs.ts';
+import { newElement } from './time/element.ts';
+import { planEventTime } from './time/event-time-plan.ts';
+import type { TaskTime } from './time/task-time.ts';
 
 export interface SubtaskDeps {
   readonly clock: Clock;
@@ -48,6 +52,8 @@ export interface SubtaskOptions {
   /** A consumer whose producer was cancelled is about to be cancelled itself; only if not within this time it fails. */
   readonly cancelGraceMs: number;
 }
+
+const AUTO_WATERMARK_INTERVAL_MS = 200;
 
 type Ending = 'FINISHED' | 'CANCELED' | 'FAILED';
 
@@ -78,6 +84,7 @@ export class Subtask {
   private operators: OperatorSet | undefined;
   private gate: InputGate | undefined;
   private loop: SubtaskLoop | undefined;
+  private time: TaskTime | undefined;
   private checkpoints: CheckpointExecutor | undefined;
   private endOfData = false;
   private lastCheckpointId = 0;
@@ -198,6 +205,9 @@ export class Subtask {
   private async initialize(program: UserProgram): Promise<void> {
     if (this.ending !== undefined) return;
     const { deps, task } = this;
+    const element = newElement();
+    const eventTime = planEventTime(this.deployment.graph, (id) => program.operators.get(id)?.definition);
+    const { autoWatermarkIntervalMs: watermarkIntervalMs = AUTO_WATERMARK_INTERVAL_MS } = this.deployment.graph.config;
     const built = buildChain({
       deployment: this.deployment,
       task,
@@ -209,30 +219,45 @@ export class Subtask {
       stateBackends: deps.stateBackends,
       signal: this.abort.signal,
       fail: (error) => this.fail(error),
-      outputsOf: (operatorId, site) => this.wiring.connectOutputs(operatorId, site, program),
+      outputsOf: (operatorId, site) =>
+        this.wiring.connectOutputs(operatorId, site, program, { edges: eventTime.edges, element }),
+      eventTime,
+      watermarkIntervalMs,
+      onTimersDue: () => this.time?.processingTimeDue(),
     });
     const { log, background } = this;
     const operators = new OperatorSet({ clock: deps.clock, log, background }, built.operators);
     this.operators = operators;
     this.setState('INITIALIZING');
-    const gate = built.source === undefined ? this.createGate() : undefined;
+    const gate = built.source === undefined ? this.createGate(eventTime.vertices.has(this.vertex.id)) : undefined;
     this.gate = gate;
     await Promise.all([
       operators.open(),
       gate && this.wiring.openInputs(gate, (error) => this.onInputLost(error), this.abort.signal),
     ]);
     if (this.ending !== undefined) return;
+    const { chain, time } = createTaskChain({
+      vertex: this.vertex,
+      task,
+      nodes: built.nodes,
+      eventTime,
+      element,
+      watermarkIntervalMs,
+      clock: deps.clock,
+      chains: deps.chains,
+      shouldPause: (elements) => loop.shouldPause(elements),
+      room: this.outputs.room,
+      wake: () => this.wake(),
+    });
+    this.time = time;
     const loop: SubtaskLoop = new SubtaskLoop({
       clock: deps.clock,
       input:
         gate === undefined
           ? { kind: 'source', source: present(built.source, 'a task without inputs has a source') }
           : { kind: 'gate', gate, decoderOf: this.wiring.decoders() },
-      chain: deps.chains.create({
-        nodes: built.nodes,
-        shouldPause: (elements) => loop.shouldPause(elements),
-        room: this.outputs.room,
-      }),
+      chain,
+      time,
       outputs: this.outputs,
       sinks: built.sinks,
       meter: this.meter,
@@ -304,6 +329,7 @@ export class Subtask {
     }
     if (this.loop !== undefined) this.deps.loop.remove(this.loop);
     this.graceTimer?.cancel();
+    this.time?.close();
     this.abort.abort();
     this.checkpoints?.abortAll();
     this.outputs.close();
@@ -323,13 +349,13 @@ export class Subtask {
     return new UnavailableError(`${name} failed: ${this.error?.message ?? 'unknown'}`, { cause: this.error });
   }
 
-  private createGate(): InputGate {
+  private createGate(eventTime: boolean): InputGate {
     const channels = this.task.inputs.length;
     const aligner =
       this.deployment.graph.config.checkpointing.mode === 'EXACTLY_ONCE'
         ? new ExactlyOnceAligner(channels)
         : new AtLeastOnceTracker(channels);
-    return new InputGate(channels, aligner, () => this.wake());
+    return new InputGate(channels, aligner, () => this.wake(), { eventTime });
   }
 
   private onInputLost(error: Error): void {

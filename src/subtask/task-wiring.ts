@@ -14,6 +14,8 @@ import { type BatchLimits, OutputEdge } from './output-edge.ts';
 import { createPartitioner } from './partitioner.ts';
 import { edgeOf, taskNameOf, vertexOf } from './task-lookup.ts';
 import type { TaskOutputs } from './task-outputs.ts';
+import type { Element } from './time/element.ts';
+import { createTimedDecoder, TIMED_CODEC_FLAG, timedCodec } from './time/timed-codec.ts';
 
 export interface TaskWiringSpec {
   readonly exchange: DataExchange;
@@ -23,6 +25,13 @@ export interface TaskWiringSpec {
   readonly task: TaskDeployment;
   readonly outputs: TaskOutputs;
   readonly meter: IoMeter;
+}
+
+/** Where an operator's results go. */
+export interface OperatorOutputs {
+  readonly main: readonly OutputEdge[];
+  /** By the id of the side output. */
+  readonly side: ReadonlyMap<string, readonly OutputEdge[]>;
 }
 
 /** Joins one task to the exchange: its subpartitions, its output edges, its input channels. */
@@ -39,10 +48,19 @@ export class TaskWiring {
   }
 
   /** The edges that leave the task from one operator. Called once for each operator. */
-  connectOutputs(operatorId: OperatorId, site: OperatorSite, program: UserProgram): readonly OutputEdge[] {
-    const { deployment, task, codec, limits, meter, outputs } = this.spec;
+  connectOutputs(
+    operatorId: OperatorId,
+    site: OperatorSite,
+    program: UserProgram,
+    time: { readonly edges: ReadonlySet<string>; readonly element: Element },
+  ): OperatorOutputs {
+    const { deployment, task, limits, meter, outputs } = this.spec;
     const leaving = this.edges.filter(({ edge }) => edge.sourceOperator === operatorId);
-    return leaving.map(({ edge, subpartitions }) => {
+    const main: OutputEdge[] = [];
+    const side = new Map<string, OutputEdge[]>();
+    for (const { edge, subpartitions } of leaving) {
+      const eventTime = time.edges.has(edge.id);
+      const codec = eventTime ? timedCodec(this.spec.codec, time.element) : this.spec.codec;
       const target = present(
         deployment.graph.vertices.find(({ id }) => id === edge.target),
         'the target of an edge',
@@ -66,11 +84,14 @@ export class TaskWiring {
         local,
         limits,
         meter,
+        eventTime,
         onBuffered,
       });
       outputs.add(output);
-      return output;
-    });
+      if (edge.sideOutput === undefined) main.push(output);
+      else side.set(edge.sideOutput, [...(side.get(edge.sideOutput) ?? []), output]);
+    }
+    return { main, side };
   }
 
   /** Rejects when a producer cannot be reached, refuses, or does not appear in time. */
@@ -81,8 +102,10 @@ export class TaskWiring {
   decoders(): (codec: number) => RecordDecoder {
     const { codec } = this.spec;
     const decoder = codec.createDecoder();
+    const timedDecoder = createTimedDecoder(codec);
     return (id) => {
       if (id === codec.id) return decoder;
+      if (id === (codec.id | TIMED_CODEC_FLAG)) return timedDecoder;
       throw new CorruptError(`a producer uses the record codec ${id}, which this process does not know`);
     };
   }

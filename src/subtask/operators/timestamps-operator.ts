@@ -1,0 +1,92 @@
+import type { WatermarkStrategy } from '../../api/watermark-strategy.ts';
+import { InvalidArgumentError } from '../../kernel/errors.ts';
+import { type OperatorSite, userCodeError } from '../operator-error.ts';
+import { MIN_WATERMARK } from '../time/element.ts';
+import type { TimedOperator, TimedOperatorOutput, TimeSignal } from '../time/timed-operator.ts';
+
+/**
+ * Gives records their timestamps and says, every interval, how far event time is. Without state: after
+ * a restore the first records bring event time back.
+ */
+export class TimestampsOperator implements TimedOperator {
+  readonly makesWatermarks = true;
+  private output: TimedOperatorOutput | undefined;
+  private greatestMs = MIN_WATERMARK;
+  private emittedMs = MIN_WATERMARK;
+  private seen = false;
+  private idle = false;
+  /** Time without records, counted in rounds that this task really took: one held up downstream is not idle. */
+  private quietMs = 0;
+  private lastRoundMs: number | undefined;
+
+  constructor(
+    private readonly strategy: WatermarkStrategy<unknown>,
+    private readonly site: OperatorSite,
+    private readonly intervalMs: number,
+  ) {}
+
+  connect(output: TimedOperatorOutput): void {
+    this.output = output;
+  }
+
+  process(record: unknown): void {
+    const { element, emit } = this.output as TimedOperatorOutput;
+    const before = element.timestampMs;
+    const timestampMs = this.timestampOf(record, before);
+    if (timestampMs > this.greatestMs) this.greatestMs = timestampMs;
+    this.seen = true;
+    element.timestampMs = timestampMs;
+    emit(record);
+    element.timestampMs = before;
+  }
+
+  advance(): boolean {
+    return true;
+  }
+
+  periodic(nowMs: number): readonly TimeSignal[] {
+    const idle = this.isIdle(nowMs);
+    if (idle) {
+      if (this.idle) return [];
+      this.idle = true;
+      return ['idle'];
+    }
+    const watermarkMs = this.greatestMs - this.strategy.outOfOrdernessMs - 1;
+    const advanced = watermarkMs > this.emittedMs && this.strategy.hasWatermarks;
+    // After a pause the old watermark is said again: consumers wait for this task from then on.
+    const awake = this.idle && this.emittedMs > MIN_WATERMARK;
+    this.idle = false;
+    if (!advanced && !awake) return [];
+    if (advanced) this.emittedMs = watermarkMs;
+    return [this.emittedMs];
+  }
+
+  private isIdle(nowMs: number): boolean {
+    const elapsedMs = this.lastRoundMs === undefined ? 0 : nowMs - this.lastRoundMs;
+    this.lastRoundMs = nowMs;
+    const { idleTimeoutMs } = this.strategy;
+    if (this.seen || idleTimeoutMs === undefined) {
+      this.seen = false;
+      this.quietMs = 0;
+      return false;
+    }
+    this.quietMs += Math.min(elapsedMs, 2 * this.intervalMs);
+    return this.quietMs >= idleTimeoutMs;
+  }
+
+  private timestampOf(record: unknown, before: number): number {
+    const { timestampAssigner } = this.strategy;
+    let timestampMs: unknown = before;
+    try {
+      if (timestampAssigner !== undefined) {
+        timestampMs = timestampAssigner(record, Number.isNaN(before) ? undefined : before);
+      }
+      if (typeof timestampMs === 'number' && Number.isFinite(timestampMs)) return Math.floor(timestampMs);
+      throw timestampAssigner === undefined
+        ? new InvalidArgumentError('the record has no timestamp', { hint: 'Use withTimestampAssigner().' })
+        : new InvalidArgumentError(`a timestamp is a number of milliseconds, not ${String(timestampMs)}`);
+    } catch (error) {
+      throw userCodeError(this.site, error, record);
+    }
+  }
+}
