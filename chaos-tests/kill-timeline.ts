@@ -1,0 +1,44 @@
+import type { LocalCluster } from '../test-support/local-cluster.ts';
+import { clusterLines } from './checkers/cluster-logs.ts';
+import type { PlayedKill } from './play-kills.ts';
+
+/** What followed one kill, in milliseconds since it; undefined when it did not happen before the next kill. */
+export interface KillTimeline extends PlayedKill {
+  readonly detectedMs: number | undefined;
+  readonly electedMs: number | undefined;
+  /** All tasks of a deployment that came after the kill run. */
+  readonly runningMs: number | undefined;
+}
+
+/** Reads from the logs of all processes, when all is over, how long each kill was felt. */
+export function killTimelines(
+  cluster: LocalCluster,
+  jobId: string,
+  kills: readonly PlayedKill[],
+  tasks: number,
+): KillTimeline[] {
+  const masters = clusterLines(cluster.masters);
+  const workers = clusterLines(cluster.workers);
+  return kills.map((kill, i) => {
+    const nextMs = kills[i + 1]?.atMs ?? Number.POSITIVE_INFINITY;
+    const since = <T extends { readonly time: number }>(lines: readonly T[]) =>
+      lines.filter(({ time }) => time >= kill.atMs && time < nextMs);
+    const first = (...messages: readonly string[]) => {
+      const line = since(masters).find(({ msg }) => messages.includes(msg));
+      return line === undefined ? undefined : line.time - kill.atMs;
+    };
+    const deployed = since(masters).findLast((line) => line.msg === 'job deployed' && line.jobId === jobId);
+    const running = new Set<string>();
+    const all = since(workers).find((line) => {
+      if (deployed === undefined || line.time < deployed.time) return false;
+      if (line.msg !== 'task changed state' || line.jobId !== jobId || line.to !== 'RUNNING') return false;
+      return running.add(`${line.vertexId}/${line.subtaskIndex}`).size === tasks;
+    });
+    return {
+      ...kill,
+      detectedMs: first('leader lost', 'worker lost'),
+      electedMs: first('leadership granted'),
+      runningMs: all === undefined ? undefined : all.time - kill.atMs,
+    };
+  });
+}
