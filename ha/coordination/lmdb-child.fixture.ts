@@ -3,6 +3,7 @@ import { isMillraceError } from '../../src/kernel/errors.ts';
 import { silentLogger } from '../../src/kernel/log.ts';
 import type { Entry } from './coordination.ts';
 import { LmdbCoordination } from './lmdb-coordination.ts';
+import { WriterLock } from './writer-lock.ts';
 
 /**
  * A process that `lmdb-processes.it.test.ts` kills while it works: it adds one to the shared counter
@@ -15,7 +16,7 @@ const [directory = '', name = '', mode = 'count'] = process.argv.slice(2);
 const store = await LmdbCoordination.start({ clock: new SystemClock(), log: silentLogger }, { directory });
 
 process.send?.({ kind: 'ready' });
-if (mode === 'hold') holdTheLock();
+if (mode === 'hold') await holdTheLock();
 else await count();
 
 async function count(): Promise<never> {
@@ -43,7 +44,9 @@ async function count(): Promise<never> {
 }
 
 /** Stands still in the middle of a write transaction, lock in hand, as a frozen process may. */
-function holdTheLock(): void {
+async function holdTheLock(): Promise<void> {
+  const lock = await WriterLock.of(directory, new SystemClock(), silentLogger);
+  await lock.acquire(() => true);
   const inside = store as unknown as {
     db: { transactionSync(work: () => void): void; putSync(key: string, value: string): void };
   };

@@ -2,13 +2,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { open, type RootDatabase } from 'lmdb';
 import { type Clock, every, type Timer } from '../../src/kernel/clock.ts';
-import {
-  asError,
-  InvalidArgumentError,
-  isMillraceError,
-  MillraceError,
-  UnavailableError,
-} from '../../src/kernel/errors.ts';
+import { asError, InvalidArgumentError, MillraceError, UnavailableError } from '../../src/kernel/errors.ts';
 import { BackgroundTasks } from '../../src/kernel/lifecycle.ts';
 import type { Logger } from '../../src/kernel/log.ts';
 import { readBootId, systemMonotonicMs } from './boot-time.ts';
@@ -27,7 +21,8 @@ import type {
 } from './coordination.ts';
 import { deliverChanges } from './deliver-changes.ts';
 import { LmdbTables } from './lmdb-tables.ts';
-import { type CallKind, closedError, lostAnswer } from './lost-answer.ts';
+import { LmdbWriter } from './lmdb-writer.ts';
+import { type CallKind, closedError } from './lost-answer.ts';
 import {
   applyTransaction,
   type ChangeSet,
@@ -37,6 +32,7 @@ import {
   leaseExpired,
   renewLease,
 } from './revision-engine.ts';
+import { WriterLock } from './writer-lock.ts';
 
 export interface LmdbCoordinationDeps {
   /** Paces polling and deadlines. Leases are timed by `monotonicMs`. */
@@ -52,6 +48,8 @@ export interface LmdbCoordinationOptions {
   /** Created with mode 0700. Must be a local disk: LMDB's locks do not work over a network. */
   readonly directory: string;
   readonly deadlineMs?: number;
+  /** How long `start` waits for the write lock (default 5,000). */
+  readonly startDeadlineMs?: number;
   /** How often watchers look for changes (default 20); only while somebody watches. */
   readonly pollMs?: number;
   /** Revisions kept for watchers (default 10,000). */
@@ -65,8 +63,7 @@ interface LmdbWatch {
   phase: 'reading' | 'disconnected' | 'closed';
 }
 
-/** A queue of writes longer than this means that the disk has stopped: refuse rather than grow. */
-const WRITES_MAX = 1_024;
+const DEADLINE_MS = 1_000;
 /** Change sets handed to a watcher at a time, so that one far behind does not hold up the rest. */
 const SETS_PER_POLL = 500;
 
@@ -74,20 +71,20 @@ const SETS_PER_POLL = 500;
  * Coordination for the processes of one machine, in one LMDB file.
  *
  * Invariants:
- *   B1. Every change is made inside LMDB's write transaction, which one process holds at a time and
- *       which the kernel releases when that process dies (a robust mutex): whatever a killed
- *       process had not committed did not happen.
+ *   B1. Every change is made inside LMDB's write transaction, which one process holds at a time:
+ *       whatever a killed process had not committed did not happen.
  *   B2. Nobody acts on an expired lease: writers expire leases before they look at guards, readers
  *       and watchers expire them before they answer.
  *   B3. A lease expires by its stored deadline on the machine's monotonic clock, never because some
  *       process was slow to look. After a restart of the machine all leases have expired.
- *   B4. The event loop never waits for the write lock: LMDB waits on its own thread and calls back,
- *       so a stopped peer that holds the lock costs `UNAVAILABLE`, not a frozen process.
- *   B5. A write that was given up before it ran does not run later.
+ *
+ * B4 and B5, of waiting and giving up, are `LmdbWriter`'s. All processes must run in one kernel and
+ * see each other (one PID and one network namespace); use etcd across containers.
  */
 export class LmdbCoordination implements Coordination {
   readonly description: string;
   private readonly tables: LmdbTables;
+  private readonly writer: LmdbWriter;
   private readonly tasks: BackgroundTasks;
   private readonly watches = new Set<LmdbWatch>();
   private readonly deadlineMs: number;
@@ -95,58 +92,44 @@ export class LmdbCoordination implements Coordination {
   private readonly monotonicMs: () => number;
   private polling: Timer | undefined;
   private expiring: Promise<void> | undefined;
-  private writes = 0;
   private closing: Promise<void> | undefined;
 
   private constructor(
     private readonly deps: LmdbCoordinationDeps & { readonly bootId: string },
     options: LmdbCoordinationOptions,
     private readonly db: RootDatabase<string, string>,
+    lock: WriterLock,
   ) {
-    this.description = `embedded:${options.directory}`;
+    this.description = describe(options);
     this.tables = new LmdbTables(db, options.historyMax ?? 10_000);
     this.tasks = new BackgroundTasks(deps.log);
-    this.deadlineMs = options.deadlineMs ?? 1_000;
+    this.deadlineMs = options.deadlineMs ?? DEADLINE_MS;
     this.pollMs = options.pollMs ?? 20;
     this.monotonicMs = deps.monotonicMs ?? systemMonotonicMs;
+    this.writer = new LmdbWriter({
+      clock: deps.clock,
+      tasks: this.tasks,
+      lock,
+      description: this.description,
+      deadlineMs: this.deadlineMs,
+      // A child, because an error in a plain asynchronous transaction of lmdb's commits what was written before it.
+      transaction: (work) => db.childTransaction(work),
+    });
   }
 
-  /**
-   * Opens the file, or makes it. Waits for the write lock: a stopped process that holds it holds up
-   * this one too.
-   */
+  /** Opens the file, or makes it. `UNAVAILABLE` when that is not possible within the deadline. */
   static async start(deps: LmdbCoordinationDeps, options: LmdbCoordinationOptions): Promise<LmdbCoordination> {
     checkOptions(options);
     const bootId = deps.bootId ?? (await readBootId());
-    let db: RootDatabase<string, string>;
-    try {
-      await mkdir(options.directory, { recursive: true, mode: 0o700 });
-      db = open<string, string>({
-        path: join(options.directory, 'coordination.mdb'),
-        noSubdir: true,
-        encoding: 'string',
-        // Durable before it is visible: nobody may act on a change that a power failure takes back.
-        overlappingSync: false,
-        maxReaders: 512,
-        // Address space, not memory or disk: room enough that the map never has to grow under other processes.
-        mapSize: 4 * 1024 ** 3,
-      });
-    } catch (error) {
-      throw new UnavailableError(
-        `cannot open the coordination file in ${options.directory}: ${asError(error).message}`,
-        {
-          hint: 'The directory must be writable, on a local disk, with room left.',
-          cause: error,
-        },
-      );
-    }
-    const coordination = new LmdbCoordination({ ...deps, bootId }, options, db);
+    const lock = await makeDirectory(deps, options);
+    const db = await openDatabase(deps.clock, options, lock);
+    const coordination = new LmdbCoordination({ ...deps, bootId }, options, db, lock);
     try {
       // Dead processes leave reader slots behind that would keep old pages from being reused.
       db.readerCheck();
-      await coordination.write('get', () => undefined);
+      coordination.tables.revision();
     } catch (error) {
-      await db.close();
+      await coordination.close();
       throw error;
     }
     return coordination;
@@ -233,28 +216,10 @@ export class LmdbCoordination implements Coordination {
     return { entries: this.tables.entriesUnder(prefix), revision: this.tables.revision() };
   }
 
-  /** `step` runs inside the write transaction; a MillraceError that it throws has changed nothing (E2). */
-  private async write<T>(name: CallKind, step: (nowMs: number) => T): Promise<T> {
+  /** `step` runs inside the write transaction. */
+  private async write<T>(kind: CallKind, step: (nowMs: number) => T): Promise<T> {
     this.requireOpen();
-    if (this.writes >= WRITES_MAX)
-      throw new UnavailableError(`${this.description}: ${this.writes} writes are waiting`, {
-        hint: 'The disk may have stalled.',
-      });
-    this.writes++;
-    const call = new WriteCall<T>();
-    const committed = this.db
-      .childTransaction(() => call.run(() => this.inWriteTransaction(step)))
-      .then(() => undefined)
-      .finally(() => {
-        this.writes--;
-      });
-    const end = await this.withinDeadline(committed);
-    if (end.kind === 'done') return call.result(name);
-    if (end.kind === 'failed') throw this.failure(name, call, end.error);
-    // Whoever gave up does not learn how it ends, the log does.
-    this.tasks.run(`late ${name}`, () => committed);
-    if (call.giveUp()) throw this.lockedOut(name);
-    throw lostAnswer(name, `${this.description}: ${name} was not confirmed within ${this.deadlineMs} ms`);
+    return this.writer.write(kind, () => this.inWriteTransaction(step));
   }
 
   private inWriteTransaction<T>(step: (nowMs: number) => T): T | MillraceError {
@@ -272,23 +237,6 @@ export class LmdbCoordination implements Coordination {
       if (error instanceof MillraceError && error.code === 'NOT_FOUND') return error;
       throw error;
     }
-  }
-
-  private failure<T>(name: CallKind, call: WriteCall<T>, error: Error): Error {
-    if (isMillraceError(error)) return error;
-    const message = `${this.description}: ${name} failed: ${error.message}`;
-    // An error inside the transaction rolled it back. An error after it, while committing, is doubtful.
-    if (call.ran) return lostAnswer(name, message, error);
-    return new UnavailableError(message, { hint: 'Look for a full disk or a damaged file system.', cause: error });
-  }
-
-  private lockedOut(name: string): UnavailableError {
-    return new UnavailableError(
-      `${this.description}: ${name} did not get the write lock within ${this.deadlineMs} ms`,
-      {
-        hint: 'A process of this cluster may be stopped while it holds the lock.',
-      },
-    );
   }
 
   private someLeaseExpired(): boolean {
@@ -385,38 +333,60 @@ type News =
 
 type End = { readonly kind: 'done' } | { readonly kind: 'failed'; readonly error: Error } | { readonly kind: 'late' };
 
-/** One write between its caller, who may give up, and LMDB, which runs it when it has the lock (B5). */
-class WriteCall<T> {
-  private phase: 'waiting' | 'ran' | 'given-up' = 'waiting';
-  private outcome: T | MillraceError | undefined;
-
-  get ran(): boolean {
-    return this.phase === 'ran';
+async function makeDirectory(deps: LmdbCoordinationDeps, options: LmdbCoordinationOptions): Promise<WriterLock> {
+  try {
+    await mkdir(options.directory, { recursive: true, mode: 0o700 });
+    return await WriterLock.of(options.directory, deps.clock, deps.log);
+  } catch (error) {
+    throw cannotOpen(options, error);
   }
+}
 
-  run(step: () => T | MillraceError): void {
-    if (this.phase === 'given-up') return;
-    this.outcome = step();
-    this.phase = 'ran';
+/** LMDB takes its own lock while it opens; holding ours, that is free. */
+async function openDatabase(
+  clock: Clock,
+  options: LmdbCoordinationOptions,
+  lock: WriterLock,
+): Promise<RootDatabase<string, string>> {
+  const endMs = clock.nowMs() + (options.startDeadlineMs ?? 5_000);
+  const release = await lock.acquire(() => clock.nowMs() < endMs);
+  if (release === undefined)
+    throw new UnavailableError(`${describe(options)}: did not get the write lock in time to open the store`, {
+      hint: 'A process of this cluster may be stopped while it holds the lock.',
+    });
+  try {
+    return open<string, string>({
+      path: join(options.directory, 'coordination.mdb'),
+      noSubdir: true,
+      encoding: 'string',
+      // Durable before it is visible: nobody may act on a change that a power failure takes back.
+      overlappingSync: false,
+      maxReaders: 512,
+      // Address space, not memory or disk: room enough that the map never has to grow under other processes.
+      mapSize: 4 * 1024 ** 3,
+    });
+  } catch (error) {
+    throw cannotOpen(options, error);
+  } finally {
+    release();
   }
+}
 
-  /** True when the write will never run. */
-  giveUp(): boolean {
-    if (this.phase === 'ran') return false;
-    this.phase = 'given-up';
-    return true;
-  }
+function cannotOpen(options: LmdbCoordinationOptions, error: unknown): UnavailableError {
+  return new UnavailableError(`${describe(options)} cannot be opened: ${asError(error).message}`, {
+    hint: 'The directory must be writable, on a local disk, with room left.',
+    cause: error,
+  });
+}
 
-  result(name: string): T {
-    if (this.phase !== 'ran') throw new UnavailableError(`${name} was given up`);
-    if (this.outcome instanceof MillraceError) throw this.outcome;
-    return this.outcome as T;
-  }
+function describe(options: LmdbCoordinationOptions): string {
+  return `embedded:${options.directory}`;
 }
 
 function checkOptions(options: LmdbCoordinationOptions): void {
   const wrong: string[] = [];
-  const positive = { deadlineMs: options.deadlineMs, pollMs: options.pollMs, historyMax: options.historyMax };
+  const { deadlineMs, startDeadlineMs, pollMs, historyMax } = options;
+  const positive = { deadlineMs, startDeadlineMs, pollMs, historyMax };
   for (const [name, value] of Object.entries(positive))
     if (value !== undefined && !(value > 0)) wrong.push(`${name} must be more than 0, is ${value}`);
   if (options.directory === '') wrong.push('directory is empty');

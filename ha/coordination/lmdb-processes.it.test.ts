@@ -136,6 +136,10 @@ test('a process frozen with the write lock costs others UNAVAILABLE, not their l
   expect(performance.now() - startMs).toBeLessThan(1_500);
   // The event loop went on meanwhile.
   expect(ticks).toBeGreaterThan(40);
+  // A process that starts now does not freeze either, and can be closed.
+  const options = { directory, startDeadlineMs: 300 };
+  const newcomer = LmdbCoordination.start({ clock: new SystemClock(), log: silentLogger }, options);
+  await expect(newcomer).rejects.toMatchObject({ code: 'UNAVAILABLE' });
 
   await kill(child);
   await store.txn({ guards: [], then: [put('other', 'after')] });
