@@ -25,7 +25,7 @@ export function vocabulary(size: number, seed = 7): readonly string[] {
     for (let length = 2 + numbers.below(10); length > 0; length--) word += LETTERS[numbers.skewedBelow(LETTERS.length)];
     words.add(word);
   }
-  return [...words];
+  return JSON.parse(JSON.stringify([...words])) as readonly string[];
 }
 
 const LETTERS = 'etaoinshrdlcumwfgypbvkjxqz';
@@ -43,6 +43,11 @@ const CHANNELS = ['Apple', 'Google', 'Facebook', 'Baidu'];
 
 /** With Nexmark's proportions: half of the bids come by one of four channels, the other half by one of 10,000. */
 export function bids(records: number, seed = 1): readonly Bid[] {
+  // As from a parser: strings still in the pieces of their templates would be put together by whoever reads them first.
+  return JSON.parse(JSON.stringify(createBids(records, seed))) as readonly Bid[];
+}
+
+function createBids(records: number, seed: number): readonly Bid[] {
   const numbers = new SeededNumbers(seed);
   const words = vocabulary(5_000);
   const word = () => words[numbers.below(words.length)] as string;

@@ -1,3 +1,4 @@
+import { InvalidArgumentError } from '../../kernel/errors.ts';
 import type { RecordEncoder } from '../record-codec.ts';
 import { ColumnTree } from './column-tree.ts';
 import { type Append, type AppendTarget, createAppend } from './generate-append.ts';
@@ -6,6 +7,12 @@ import { type FieldPlan, leavesOf, LEAVES_MAX, planToText } from './plan.ts';
 import { mergePlans } from './shape.ts';
 
 const INITIAL_ROWS = 64;
+/**
+ * Columns grow by at most so many rows at a time, and not at all in a batch of so many bytes. Together
+ * with the longest string of a column this keeps its text below the longest string of V8.
+ */
+const GROWTH_ROWS_MAX = 8_192;
+const BATCH_BYTES_MAX = 64 * 1024 * 1024;
 /** Columns that one huge batch made grow are not kept. */
 const KEPT_ROWS_MAX = 16_384;
 /** Of its description and the heads of its columns. */
@@ -15,6 +22,7 @@ const BYTES_PER_LEAF = 16;
 export class ColumnGroup implements AppendTarget {
   rows = 0;
   capacity = INITIAL_ROWS;
+  bytes: number;
   append: Append;
   /** Batches without a record of this shape, and batches in a row that other columns would have served better. */
   idleBatches = 0;
@@ -29,11 +37,12 @@ export class ColumnGroup implements AppendTarget {
     private readonly createCells: () => RecordEncoder,
   ) {
     this.planText = planToText(plan);
+    this.bytes = this.headBytes;
     this.tree.adopt(plan, 0, this.capacity);
     this.append = createAppend(plan, this.tree.slots(), this);
   }
 
-  get headBytes(): number {
+  private get headBytes(): number {
     return this.planText.length + leavesOf(this.plan) * BYTES_PER_LEAF;
   }
 
@@ -50,7 +59,8 @@ export class ColumnGroup implements AppendTarget {
   }
 
   grow(): void {
-    this.capacity *= 4;
+    if (this.bytes > BATCH_BYTES_MAX) throw new InvalidArgumentError(`a batch exceeds ${BATCH_BYTES_MAX} bytes`);
+    this.capacity += Math.min(this.capacity * 3, GROWTH_ROWS_MAX);
     this.tree.grow(this.capacity);
   }
 
@@ -81,6 +91,7 @@ export class ColumnGroup implements AppendTarget {
     this.idleBatches = this.rows === 0 ? this.idleBatches + 1 : 0;
     if (this.rows > 0) this.misfitBatches = this.tree.misfits(this.rows) ? this.misfitBatches + 1 : 0;
     this.rows = 0;
+    this.bytes = this.headBytes;
     this.tree.clear();
     if (this.capacity > KEPT_ROWS_MAX) {
       this.capacity = INITIAL_ROWS;

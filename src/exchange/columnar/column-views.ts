@@ -1,6 +1,6 @@
-import { type PlanSlots, walkSlots } from './column-tree.ts';
+import type { PlanSlots } from './column-tree.ts';
 import type { NumberView, PayloadReader, StringsView } from './payload-reader.ts';
-import { type FieldPlan, TAG, tagsOf } from './plan.ts';
+import { TAG, tagsOf } from './plan.ts';
 
 /** The columns of a batch as they lie in it, by slot; the counters of nested rows have no column. */
 export type ColumnView = Uint8Array | NumberView | BigInt64Array | StringsView | undefined;
@@ -9,9 +9,9 @@ export type ColumnView = Uint8Array | NumberView | BigInt64Array | StringsView |
  * Reads the columns of a plan. What it returns agrees with itself: dense columns are as long as the
  * tags say, so code that follows the tags stays within them.
  */
-export function readColumns(reader: PayloadReader, plan: FieldPlan, rows: number): readonly ColumnView[] {
+export function readColumns(reader: PayloadReader, slots: PlanSlots, rows: number): readonly ColumnView[] {
   const views: ColumnView[] = [];
-  readPosition(reader, walkSlots(plan), rows, views);
+  readPosition(reader, slots, rows, views);
   return views;
 }
 

@@ -1,4 +1,3 @@
-import { InvalidArgumentError } from '../../kernel/errors.ts';
 import type { RecordEncoder } from '../record-codec.ts';
 import { ColumnGroup } from './column-group.ts';
 import { FORMAT_VERSION, HEAD_BYTES, ROWS_GROUP } from './format.ts';
@@ -13,8 +12,6 @@ const IDLE_BATCHES_MAX = 16;
 /** Columns that do not fit for so many batches in a row are learnt anew; each time twice as many. */
 const MISFIT_BATCHES = 32;
 const PATIENCE_MAX = 64;
-/** Far from the longest string of V8, which a column of strings must not reach. */
-const BATCH_BYTES_MAX = 128 * 1024 * 1024;
 
 /** Puts batches together before they are copied out; used and left empty within `finish`. */
 const writer = new PayloadWriter();
@@ -22,16 +19,22 @@ const writer = new PayloadWriter();
 /** A run of records that went the same way: into the group, or by rows (undefined). */
 interface Run {
   readonly group: ColumnGroup | undefined;
-  readonly records: number;
+  records: number;
 }
 
+/**
+ * Gathers a batch in groups of records of the same shape. The group of the last record is the current
+ * one and tried first; it alone counts what it takes, so that the usual append is one call.
+ */
 export class ColumnarEncoder implements RecordEncoder {
-  records = 0;
-  bytes = HEAD_BYTES;
   private groups: ColumnGroup[] = [];
-  /** Where the last record went, which is where the next one most likely goes too. */
   private current: ColumnGroup | undefined;
+  /** Rows that the current group had when it became that. */
   private currentSince = 0;
+  /** All but those that the current group has taken since. */
+  private recordsBefore = 0;
+  /** All but those of the current group. */
+  private bytesElsewhere = HEAD_BYTES;
   private readonly runs: Run[] = [];
   private rows: RecordEncoder | undefined;
   private readonly learner = new ShapeLearner();
@@ -44,26 +47,25 @@ export class ColumnarEncoder implements RecordEncoder {
     private readonly options: { readonly learn: boolean },
   ) {}
 
+  get records(): number {
+    return this.current === undefined ? this.recordsBefore : this.recordsBefore + this.current.rows - this.currentSince;
+  }
+
+  /** An estimate: how well the columns pack shows only when the batch is finished. */
+  get bytes(): number {
+    return this.current === undefined ? this.bytesElsewhere : this.bytesElsewhere + this.current.bytes;
+  }
+
   append(record: unknown): void {
-    if (this.bytes > BATCH_BYTES_MAX) throw new InvalidArgumentError(`a batch exceeds ${BATCH_BYTES_MAX} bytes`);
-    const { current } = this;
-    if (current !== undefined) {
-      const bytes = current.append(record);
-      if (bytes > 0) {
-        this.records++;
-        this.bytes += bytes;
-        return;
-      }
-    }
-    this.appendElsewhere(record);
+    if (this.current === undefined || !this.current.append(record)) this.appendElsewhere(record);
   }
 
   finish(): Uint8Array {
-    this.endRun();
+    this.switchTo(undefined);
     const used = this.groups.filter((group) => group.rows > 0);
     const rows = this.rows !== undefined && this.rows.records > 0 ? this.rows.finish() : undefined;
     const parts = used.length + (rows === undefined ? 0 : 1);
-    writer.writeUint32(this.records);
+    writer.writeUint32(this.recordsBefore);
     writer.writeUint32(FORMAT_VERSION | (parts << 8));
     if (parts > 1) this.writeOrder(used);
     for (const group of used) group.write(writer);
@@ -73,32 +75,49 @@ export class ColumnarEncoder implements RecordEncoder {
       writer.writeBytes(rows);
       writer.align();
     }
-    this.clear();
+    this.clear(rows !== undefined);
     return writer.take();
   }
 
   private appendElsewhere(record: unknown): void {
+    const tried = this.current;
     for (const group of this.groups) {
-      if (group !== this.current && this.appendTo(group, record)) return;
+      if (group !== tried && this.appendTo(group, record)) return;
     }
     const group = this.groupFor(record);
     if (group !== undefined && this.appendTo(group, record)) return;
-    this.rows ??= this.createRows();
-    const before = this.rows.bytes;
-    this.rows.append(record);
     this.switchTo(undefined);
-    this.records++;
-    this.bytes += this.rows.bytes - before;
+    this.appendRow(record);
   }
 
   private appendTo(group: ColumnGroup, record: unknown): boolean {
-    const isFirst = group.rows === 0;
-    const bytes = group.append(record);
-    if (bytes === 0) return false;
     this.switchTo(group);
-    this.records++;
-    this.bytes += bytes + (isFirst ? group.headBytes : 0);
-    return true;
+    return group.append(record);
+  }
+
+  private appendRow(record: unknown): void {
+    this.rows ??= this.createRows();
+    const before = this.rows.bytes;
+    this.rows.append(record);
+    this.bytesElsewhere += this.rows.bytes - before;
+    this.recordsBefore++;
+    const last = this.runs.at(-1);
+    if (last !== undefined && last.group === undefined) last.records++;
+    else this.runs.push({ group: undefined, records: 1 });
+  }
+
+  private switchTo(group: ColumnGroup | undefined): void {
+    const left = this.current;
+    if (group === left) return;
+    if (left !== undefined) {
+      const records = left.rows - this.currentSince;
+      this.recordsBefore += records;
+      if (records > 0) this.runs.push({ group: left, records });
+      if (left.rows > 0) this.bytesElsewhere += left.bytes;
+    }
+    if (group !== undefined && group.rows > 0) this.bytesElsewhere -= group.bytes;
+    this.current = group;
+    this.currentSince = group?.rows ?? 0;
   }
 
   /** A group widened to hold the record, or a new one once its shape is frequent. */
@@ -129,21 +148,9 @@ export class ColumnarEncoder implements RecordEncoder {
     if (idle >= 0) this.groups.splice(idle, 1);
   }
 
-  private switchTo(group: ColumnGroup | undefined): void {
-    if (group === this.current) return;
-    this.endRun();
-    this.current = group;
-  }
-
-  private endRun(): void {
-    const records = this.records - this.currentSince;
-    if (records > 0) this.runs.push({ group: this.current, records });
-    this.currentSince = this.records;
-  }
-
   /** One byte per record: the number of its part. */
   private writeOrder(used: readonly ColumnGroup[]): void {
-    writer.reserve(this.records);
+    writer.reserve(this.recordsBefore);
     for (const { group, records } of this.runs) {
       const part = group === undefined ? used.length : used.indexOf(group);
       writer.uint8.fill(part, writer.position, writer.position + records);
@@ -152,18 +159,19 @@ export class ColumnarEncoder implements RecordEncoder {
     writer.align();
   }
 
-  private clear(): void {
+  private clear(usedRows: boolean): void {
     // Its buffer is large, and regular streams need it for their first records only.
-    if (this.rows?.records === 0 && this.runs.every(({ group }) => group !== undefined)) this.rows = undefined;
+    if (!usedRows) this.rows = undefined;
+    const mostUsed = this.groups.reduce<ColumnGroup | undefined>(
+      (most, group) => (most === undefined || group.rows > most.rows ? group : most),
+      undefined,
+    );
     for (const group of this.groups) group.clear();
     this.groups = this.groups.filter((group) => this.fits(group));
-    // The next batch begins where most of its records will go.
-    if (this.current !== undefined && !this.groups.includes(this.current)) this.current = undefined;
-    this.current ??= this.groups[0];
-    this.records = 0;
-    this.currentSince = 0;
+    this.recordsBefore = 0;
+    this.bytesElsewhere = HEAD_BYTES;
     this.runs.length = 0;
-    this.bytes = HEAD_BYTES + (this.current?.headBytes ?? 0);
+    if (mostUsed !== undefined && this.groups.includes(mostUsed)) this.switchTo(mostUsed);
   }
 
   /** A group that is dropped is learnt anew from the next records of its shape. */

@@ -17,42 +17,45 @@ export interface Column {
 /** How numbers are packed: what the narrowest of the batch allows. */
 export const PACKED = { int8: 1, int16: 2, int32: 3, float64: 4, bits: 5, latin1: 6, utf16: 7 } as const;
 
+/**
+ * Integers of 32 bits as long as there are no others, which are half as dear to gather and to write;
+ * floating point from the first other number on.
+ */
 export class NumberColumn implements Column {
-  data = new Float64Array(0);
+  integers = new Int32Array(0);
+  doubles = new Float64Array(0);
+  /** All numbers are in `doubles`. */
+  isDouble = false;
   length = 0;
 
   grow(rows: number): void {
-    this.data = copyInto(new Float64Array(rows), this.data);
+    this.integers = copyInto(new Int32Array(rows), this.integers);
+    if (this.doubles.length > 0) this.doubles = copyInto(new Float64Array(rows), this.doubles);
+  }
+
+  /** Adds the first number that is no integer after `row` integers. */
+  widen(row: number, value: number): void {
+    const { integers } = this;
+    if (this.doubles.length < integers.length) this.doubles = new Float64Array(integers.length);
+    for (let i = 0; i < row; i++) this.doubles[i] = integers[i] as number;
+    this.doubles[row] = value;
+    this.isDouble = true;
   }
 
   write(writer: PayloadWriter, count: number): void {
     writer.reserve(8 + count * 8);
-    const header = writer.position;
-    const start = header + 8;
-    const width = this.writeIntegers(writer.int32, start >> 2, count);
-    if (width === PACKED.float64) writer.float64.set(this.data.subarray(0, count), start >> 3);
-    else narrow(writer, { start, count, width });
+    const start = writer.position + 8;
+    const width = this.isDouble ? PACKED.float64 : widthOf(this.integers, count);
     writer.writeUint32(width);
     writer.writeUint32(count);
+    if (this.isDouble) writer.float64.set(this.doubles.subarray(0, count), start >> 3);
+    else copyIntegers(writer, this.integers, { start, count, width });
     writer.position = start + count * BYTES_OF[width];
     writer.align();
   }
 
-  /** Gives up, with `float64`, at the first number that is no 32-bit integer. */
-  private writeIntegers(out: Int32Array, at: number, count: number): NumberWidth {
-    const data = this.data;
-    let used = 0;
-    for (let i = 0; i < count; i++) {
-      const value = data[i] as number;
-      const integer = value | 0;
-      if (integer !== value || (integer === 0 && 1 / value < 0)) return PACKED.float64;
-      out[at + i] = integer;
-      used |= integer ^ (integer >> 31);
-    }
-    return used < 0x80 ? PACKED.int8 : used < 0x8000 ? PACKED.int16 : PACKED.int32;
-  }
-
   clear(): void {
+    this.isDouble = false;
     this.length = 0;
   }
 }
@@ -66,22 +69,28 @@ export const BYTES_OF: Readonly<Record<NumberWidth, number>> = {
   [PACKED.float64]: 8,
 };
 
-/** In place and forwards: a narrower number never lands on one not yet read. */
-function narrow(
+function widthOf(integers: Int32Array, count: number): NumberWidth {
+  let used = 0;
+  for (let i = 0; i < count; i++) {
+    const integer = integers[i] as number;
+    used |= integer ^ (integer >> 31);
+  }
+  return used < 0x80 ? PACKED.int8 : used < 0x8000 ? PACKED.int16 : PACKED.int32;
+}
+
+function copyIntegers(
   writer: PayloadWriter,
+  integers: Int32Array,
   { start, count, width }: { readonly start: number; readonly count: number; readonly width: NumberWidth },
 ): void {
-  if (width === PACKED.int32) return;
-  const from = start >> 2;
-  const { int32 } = writer;
   if (width === PACKED.int8) {
     const { int8 } = writer;
-    for (let i = 0; i < count; i++) int8[start + i] = int32[from + i] as number;
-  } else {
+    for (let i = 0; i < count; i++) int8[start + i] = integers[i] as number;
+  } else if (width === PACKED.int16) {
     const { int16 } = writer;
     const to = start >> 1;
-    for (let i = 0; i < count; i++) int16[to + i] = int32[from + i] as number;
-  }
+    for (let i = 0; i < count; i++) int16[to + i] = integers[i] as number;
+  } else writer.int32.set(integers.subarray(0, count), start >> 2);
 }
 
 export class BigintColumn implements Column {

@@ -8,14 +8,16 @@ import { isPlainDate, isPlainPrototype } from './shape.ts';
 export interface AppendTarget {
   rows: number;
   capacity: number;
+  /** About what the rows will take when written. */
+  bytes: number;
   /** Makes room for another row. */
   grow(): void;
   /** The cells of one record; throws, with nothing changed, when one of them cannot be sent. Gives their bytes. */
   appendCells(cells: readonly unknown[]): number;
 }
 
-/** Adds the record to the columns and gives about its bytes; 0, with nothing changed, when it does not fit the plan. */
-export type Append = (record: unknown) => number;
+/** Adds the record to the columns. False, with nothing changed, when it does not fit the plan. */
+export type Append = (record: unknown) => boolean;
 
 type AppendFactory = (slots: readonly ColumnSlot[], target: AppendTarget, helpers: typeof HELPERS) => Append;
 
@@ -69,13 +71,14 @@ class AppendSource {
       ...(this.locals.length > 0 ? [`let ${this.locals.join(', ')};`] : []),
       ...(hasCells ? ['let cells;'] : []),
       ...this.checks,
-      `let bytes = ${this.bytes};`,
-      ...(hasCells ? ['if (cells !== undefined) bytes += target.appendCells(cells);'] : []),
       'const row = target.rows;',
       'if (row === target.capacity) target.grow();',
+      `let bytes = ${this.bytes};`,
+      ...(hasCells ? ['if (cells !== undefined) bytes += target.appendCells(cells);'] : []),
       ...this.writes,
       'target.rows = row + 1;',
-      'return bytes;',
+      'target.bytes += bytes;',
+      'return true;',
       '};',
     ].join('\n');
   }
@@ -92,7 +95,7 @@ class AppendSource {
   private single(slots: PlanSlots, value: string, index: string): void {
     const { kinds, nested } = slots.plan;
     if (nested !== undefined) {
-      const names = this.readFields(nested, value, 'return 0;');
+      const names = this.readFields(nested, value, 'return false;');
       for (const [i, child] of slots.children.entries()) this.position(child, names[i] as string, index);
       return;
     }
@@ -102,7 +105,7 @@ class AppendSource {
       return;
     }
     const tag = 31 - Math.clz32(kinds);
-    this.checks.push(`if (!(${TESTS[tag]?.(value)})) return 0;`);
+    this.checks.push(`if (!(${TESTS[tag]?.(value)})) return false;`);
     this.store(slots, tag, value, index, this.writes);
   }
 
@@ -118,7 +121,7 @@ class AppendSource {
     if ((kinds & KIND.cell) !== 0) {
       this.checks.push(`if (${t} < 0) { ${t} = ${TAG.cell}; ${keepCell(value)} }`);
     } else {
-      this.checks.push(`if (${t} < 0) return 0;`);
+      this.checks.push(`if (${t} < 0) return false;`);
     }
     this.writes.push(`c${slots.tags}.data[${index}] = ${t};`);
     this.bytes += 1;
@@ -193,8 +196,10 @@ class AppendSource {
         this.bytes += 1;
         return;
       case TAG.date:
-        writes.push(`${column}.data[${index}] = getTime.call(${value});`);
-        this.bytes += 8;
+        this.storeNumber(column, `getTime.call(${value})`, index, writes);
+        return;
+      case TAG.number:
+        this.storeNumber(column, value, index, writes);
         return;
       case TAG.string:
         writes.push(
@@ -204,8 +209,19 @@ class AppendSource {
         return;
       default:
         writes.push(`${column}.data[${index}] = ${value};`);
-        this.bytes += tag === TAG.number ? 4 : 8;
+        this.bytes += 8;
     }
+  }
+
+  private storeNumber(column: string, value: string, index: string, writes: string[]): void {
+    // In a block of its own: a dense column counts as it goes, so the index may be taken only once.
+    writes.push(
+      `{ const at = ${index}, number = ${value};`,
+      `if (${column}.isDouble) ${column}.doubles[at] = number;`,
+      `else if ((number | 0) === number && (number !== 0 || 1 / number > 0)) ${column}.integers[at] = number;`,
+      `else ${column}.widen(at, number); }`,
+    );
+    this.bytes += 4;
   }
 
   private local(prefix: string): string {

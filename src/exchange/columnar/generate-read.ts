@@ -6,7 +6,7 @@ import { type FieldPlan, planToText, TAG, tagsOf } from './plan.ts';
 /** The values that went by rows: for each record that has any, in order. */
 export type Cells = readonly (readonly unknown[])[];
 
-/** Builds `rows` records into `out` and gives how many records had cells. */
+/** Builds `rows` records into the first places of `out` and gives how many records had cells; -1 when the columns disagree. */
 export type ReadRecords = (rows: number, columns: readonly ColumnView[], cells: Cells, out: unknown[]) => number;
 
 const readers = new CompiledCache<ReadRecords>();
@@ -22,7 +22,8 @@ export function createRead(plan: FieldPlan): ReadRecords {
 function sourceOf(plan: FieldPlan): string {
   const constants: string[] = [];
   const body: string[] = [];
-  const result = position(walkSlots(plan), 'i', { constants, body });
+  const checks: string[] = [];
+  const result = position(walkSlots(plan), 'i', { constants, body, checks });
   return [
     '"use strict";',
     'let used = 0;',
@@ -30,9 +31,10 @@ function sourceOf(plan: FieldPlan): string {
     'for (let i = 0; i < rows; i++) {',
     'let cell = 0, own;',
     ...body,
-    `out.push(${result});`,
+    `out[i] = ${result};`,
     'if (own !== undefined && cell !== own.length) return -1;',
     '}',
+    ...checks,
     'return used;',
   ].join('\n');
 }
@@ -41,17 +43,23 @@ interface Source {
   readonly constants: string[];
   /** Per record. */
   readonly body: string[];
+  /** At the end. */
+  readonly checks: string[];
 }
 
 const NEXT_CELL = '(own ??= cells[used++])[cell++]';
 
 /** The expression of the value; what it needs beforehand goes into the body. */
 function position(slots: PlanSlots, index: string, source: Source): string {
-  const { constants, body } = source;
+  const { constants, body, checks } = source;
   for (const [tag, slot] of slots.columns.entries()) {
     if (slot === undefined) continue;
     if (tag === TAG.string) {
-      constants.push(`const t${slot} = columns[${slot}].text, o${slot} = columns[${slot}].offsets;`);
+      constants.push(
+        `const t${slot} = columns[${slot}].text, l${slot} = columns[${slot}].lengths;`,
+        `let p${slot} = 0;`,
+      );
+      checks.push(`if (p${slot} !== t${slot}.length) return -1;`);
     } else constants.push(`const c${slot} = columns[${slot}];`);
   }
   if (slots.tags === undefined) {
@@ -65,7 +73,8 @@ function position(slots: PlanSlots, index: string, source: Source): string {
   return tagged(slots, index, source);
 }
 
-function tagged(slots: PlanSlots, index: string, { constants, body }: Source): string {
+function tagged(slots: PlanSlots, index: string, source: Source): string {
+  const { constants, body } = source;
   const name = `x${slots.tags}`;
   constants.push(`const k${slots.tags} = columns[${slots.tags}];`);
   body.push(`let ${name};`, `switch (k${slots.tags}[${index}]) {`);
@@ -76,7 +85,7 @@ function tagged(slots: PlanSlots, index: string, { constants, body }: Source): s
     if (slot !== undefined) constants.push(`let d${slot} = 0;`);
     body.push(`case ${tag}: {`);
     if (slot !== undefined) body.push(`const n${slot} = d${slot}++;`);
-    const expression = tag === TAG.cell ? NEXT_CELL : value(slots, tag, `n${slot}`, { constants, body });
+    const expression = tag === TAG.cell ? NEXT_CELL : value(slots, tag, `n${slot}`, source);
     body.push(`${name} = ${expression};`, 'break;', '}');
   }
   body.push('}');
@@ -93,7 +102,7 @@ function value(slots: PlanSlots, tag: number, index: string, source: Source): st
     case TAG.date:
       return `new Date(c${slot}[${index}])`;
     case TAG.string:
-      return `t${slot}.substring(o${slot}[${index}], o${slot}[${index} + 1])`;
+      return `t${slot}.substring(p${slot}, p${slot} += l${slot}[${index}])`;
     case TAG.nested:
       return nestedValue(slots, index, source);
     default:

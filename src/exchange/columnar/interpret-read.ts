@@ -16,6 +16,8 @@ export function interpretRead(plan: FieldPlan): ReadRecords {
 class Interpreter {
   /** By slot: how far a dense column has been read. */
   private readonly positions: number[] = [];
+  /** By slot: how far a column's text has been read. */
+  private readonly textPositions: number[] = [];
   private used = 0;
   private own: readonly unknown[] | undefined;
   private cell = 0;
@@ -29,10 +31,12 @@ class Interpreter {
     for (let row = 0; row < rows; row++) {
       this.own = undefined;
       this.cell = 0;
-      out.push(this.position(slots, row));
+      out[row] = this.position(slots, row);
       if (this.own !== undefined && this.cell !== (this.own as readonly unknown[]).length) return -1;
     }
-    return this.used;
+    const isReadToItsEnd = (column: ColumnView, slot: number) =>
+      typeof column !== 'object' || !('text' in column) || column.text.length === (this.textPositions[slot] ?? 0);
+    return this.columns.every(isReadToItsEnd) ? this.used : -1;
   }
 
   private position(slots: PlanSlots, row: number): unknown {
@@ -59,8 +63,12 @@ class Interpreter {
       case TAG.date:
         return new Date((column as NumberView)[at] as number);
       case TAG.string: {
-        const { text, offsets } = column as StringsView;
-        return text.substring(offsets[at] as number, offsets[at + 1]);
+        const slot = slots.columns[tag] as number;
+        const { text, lengths } = column as StringsView;
+        const from = this.textPositions[slot] ?? 0;
+        const to = from + (lengths[at] as number);
+        this.textPositions[slot] = to;
+        return text.substring(from, to);
       }
       case TAG.nested: {
         const values = slots.children.map((child) => this.position(child, at));

@@ -26,12 +26,7 @@ export class PayloadReader {
     return this.bytes.readUInt32LE(at);
   }
 
-  readText(bytes: number): string {
-    const at = this.advance(bytes);
-    return this.bytes.toString('utf8', at, at + bytes);
-  }
-
-  readBytes(bytes: number): Uint8Array {
+  readBytes(bytes: number): Buffer {
     const at = this.advance(bytes);
     return this.bytes.subarray(at, at + bytes);
   }
@@ -94,24 +89,23 @@ export class PayloadReader {
     this.checkCount(count);
     const chars = this.readUint32();
     const packed = head & 0xff;
-    const offsets = this.readOffsets(count, head >> 8);
-    if (offsets[count] !== chars) throw new CorruptError('a batch holds strings of other lengths than it says');
+    const lengths = this.readLengths(count, head >> 8);
     if (packed !== PACKED.latin1 && packed !== PACKED.utf16) throw unknownPacking();
     const wide = packed === PACKED.utf16;
     const bytes = wide ? chars * 2 : chars;
     const at = this.advance(bytes);
     const text = this.bytes.toString(wide ? 'utf16le' : 'latin1', at, at + bytes);
     this.align();
-    return { text, offsets };
+    return { text, lengths };
   }
 
-  private readOffsets(count: number, packed: number): Int32Array {
+  private readLengths(count: number, packed: number): StringLengths {
     const width = widthOf(packed);
     if (width > 4) throw unknownPacking();
     const at = this.advance(count * width) + this.bytes.byteOffset;
     const { buffer } = this.bytes;
-    if (width === 1) return offsetsOf(new Uint8Array(buffer, at, count));
-    return offsetsOf(width === 2 ? new Uint16Array(buffer, at, count) : new Uint32Array(buffer, at, count));
+    if (width === 1) return new Uint8Array(buffer, at, count);
+    return width === 2 ? new Uint16Array(buffer, at, count) : new Uint32Array(buffer, at, count);
   }
 
   private readBits(count: number, { zero, one }: { readonly zero: number; readonly one: number }): Uint8Array {
@@ -145,26 +139,19 @@ export class PayloadReader {
 /** 32-bit integers or floating point: generated code then sees two types of array, not four. */
 export type NumberView = Int32Array | Float64Array;
 
+export type StringLengths = Uint8Array | Uint16Array | Uint32Array;
+
 export interface StringsView {
   readonly text: string;
-  /** Where each string begins, and the last one ends. */
-  readonly offsets: Int32Array;
+  /** Whoever cuts the text must end where it ends. */
+  readonly lengths: StringLengths;
 }
 
 function widened(narrow: Int8Array | Int16Array): Int32Array {
-  return new Int32Array(narrow);
-}
-
-function offsetsOf(lengths: Uint8Array | Uint16Array | Uint32Array): Int32Array {
-  const offsets = new Int32Array(lengths.length + 1);
-  let offset = 0;
-  for (let i = 0; i < lengths.length; i++) {
-    offset += lengths[i] as number;
-    // A sum that leaves 32 bits would wrap around to one that looks right.
-    if (offset > 0x7fff_ffff) throw new CorruptError('a batch holds strings of other lengths than it says');
-    offsets[i + 1] = offset;
-  }
-  return offsets;
+  // The constructor would do it too, several times slower.
+  const wide = new Int32Array(narrow.length);
+  for (let i = 0; i < narrow.length; i++) wide[i] = narrow[i] as number;
+  return wide;
 }
 
 function widthOf(packed: number): number {

@@ -38,8 +38,8 @@ export const TAG = { undefined: 0, null: 1, boolean: 2, number: 3, bigint: 4, da
 
 const ALL_KINDS = 511;
 
-/** Joining strings of this length and a whole batch stays far below the longest string of V8. */
-export const COLUMN_STRING_MAX = 65_536;
+/** Columns are for many short strings: a batch of them stays far below the longest string of V8. */
+export const COLUMN_STRING_MAX = 8_192;
 export const NESTED_DEPTH_MAX = 3;
 export const TUPLE_LENGTH_MAX = 16;
 /** Positions of a whole shape: beyond this, generated code grows long and columns short. */
