@@ -6,6 +6,9 @@ export interface BundleNames {
   readonly moduleUrl: string;
 }
 
+/** An error may quote the program, which may be one long line. */
+const MESSAGE_CHARACTERS_MAX = 1_000;
+
 export type ProgramPhase = 'load' | 'run' | 'splits';
 
 const DOING: Record<ProgramPhase, string> = {
@@ -19,7 +22,7 @@ export function programError(phase: ProgramPhase, thrown: unknown, names: Bundle
   if (isMillraceError(thrown, 'PROGRAM')) return thrown;
   const error = asError(thrown);
   const place = placeOf(error, names);
-  const message = relabel(error.message, names).split('\n', 1)[0] ?? '';
+  const message = (relabel(error.message, names).split('\n', 1)[0] ?? '').slice(0, MESSAGE_CHARACTERS_MAX);
   // An author's wrong call of the API has a message made for him; other errors are better known by their class.
   const kind = error instanceof MillraceError || error.name === 'Error' ? '' : `${error.name}: `;
   const text = `${names.bundleName} ${DOING[phase]}: ${kind}${message}${place === undefined ? '' : ` (${place})`}`;
@@ -46,10 +49,14 @@ export function lacksPlace(phase: ProgramPhase, thrown: unknown, names: BundleNa
 /** Replaces the temporary file's address by the name people know. */
 export function relabel(text: string, { moduleUrl, bundleName }: BundleNames): string {
   const path = decodeURIComponent(new URL(moduleUrl).pathname);
-  return text
-    .replace(/(bundle\.mjs)\?[a-z]+=\d+/g, '$1')
-    .replaceAll(moduleUrl.replace(/\?.*$/, ''), bundleName)
-    .replaceAll(path, bundleName);
+  return (
+    text
+      .replace(/(bundle\.mjs)\?[a-z]+=\d+/g, '$1')
+      .replaceAll(moduleUrl.replace(/\?.*$/, ''), bundleName)
+      .replaceAll(path, bundleName)
+      // A file beside it, which is imported but was not packed.
+      .replaceAll(path.slice(0, path.lastIndexOf('/') + 1), './')
+  );
 }
 
 function placeOf(error: Error, names: BundleNames): string | undefined {

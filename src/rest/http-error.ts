@@ -51,11 +51,15 @@ function ofMillrace(error: MillraceError): HttpError {
     status,
     headers: status === 503 ? { 'retry-after': String(RETRY_AFTER_S) } : {},
     body: {
-      errors: [error.hint === undefined ? error.message : `${error.message} ${error.hint}`],
+      errors: [error.hint === undefined ? error.message : `${asSentence(error.message)} ${error.hint}`],
       code: error.code,
       ...(error.hint === undefined ? {} : { hint: error.hint }),
     },
   };
+}
+
+function asSentence(text: string): string {
+  return /[.!?]$/.test(text) ? text : `${text}.`;
 }
 
 /** The status that Fastify and its plugins put on their errors. */

@@ -96,7 +96,7 @@ async function register(app: FastifyInstance, deps: RestDeps, options: RestOptio
         haRoutes(scope, deps);
         clusterRoutes(scope, deps);
         jobRoutes(scope, deps);
-        jarRoutes(scope, deps);
+        jarRoutes(scope, deps, options);
         configRoute(scope, deps);
       },
       { prefix },

@@ -1,9 +1,10 @@
+import type { MultipartFile } from '@fastify/multipart';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { RunJarRequest } from '../../contracts/dispatcher-gateway.ts';
 import { MAX_PARALLELISM_LIMIT } from '../../contracts/job-graph.ts';
 import { jobIdSchema } from '../../contracts/schemas.ts';
-import { InvalidArgumentError } from '../../kernel/errors.ts';
+import { InvalidArgumentError, MillraceError } from '../../kernel/errors.ts';
 import { asJarId, type JarId } from '../../kernel/ids.ts';
 import { parseInput } from '../input.ts';
 import { graphPlanJson } from '../json/job-json.ts';
@@ -38,7 +39,11 @@ const runQuery = z
 
 const idempotencyKeySchema = z.string().regex(/^[\x21-\x7e]{1,200}$/, 'up to 200 visible ASCII characters');
 
-export function jarRoutes(app: FastifyInstance, { dispatcher, ha }: RestDeps): void {
+export function jarRoutes(
+  app: FastifyInstance,
+  { dispatcher, ha }: RestDeps,
+  { maxContentBytes }: { readonly maxContentBytes: number },
+): void {
   app.post('/jars/upload', async (request) => {
     if (!request.isMultipart()) {
       throw new InvalidArgumentError(
@@ -47,7 +52,9 @@ export function jarRoutes(app: FastifyInstance, { dispatcher, ha }: RestDeps): v
     }
     const file = await request.file();
     if (file === undefined) throw new InvalidArgumentError('The upload holds no file.');
-    const bytes = await file.toBuffer();
+    const bytes = await wholeFile(file, maxContentBytes);
+    // A part may have an empty name; the parser's types do not know it.
+    if (!file.filename) throw new InvalidArgumentError('The uploaded file has no name.');
     if (bytes.length === 0) throw new InvalidArgumentError(`The uploaded file "${file.filename}" is empty.`);
     const jar = await dispatcher.uploadJar(file.filename, bytes);
     return { filename: jar.id, status: 'success' };
@@ -80,6 +87,20 @@ export function jarRoutes(app: FastifyInstance, { dispatcher, ha }: RestDeps): v
       handler: async (request) => graphPlanJson(await dispatcher.planJar(jarIdOf(request.params), runRequest(request))),
     });
   }
+}
+
+/** The parser gives the beginning of a file that is too large as if it were all, unless it happens to notice. */
+async function wholeFile(file: MultipartFile, maxContentBytes: number): Promise<Buffer> {
+  const bytes = await file.toBuffer().catch((error: unknown) => {
+    if (!file.file.truncated) throw error;
+    return undefined;
+  });
+  if (bytes !== undefined && !file.file.truncated) return bytes;
+  throw new MillraceError(
+    'TOO_LARGE',
+    `The uploaded file is larger than ${maxContentBytes} bytes, which is the limit of this cluster.`,
+    { hint: 'It is set by rest.server.max-content-length.' },
+  );
 }
 
 function jarIdOf(params: unknown): JarId {
