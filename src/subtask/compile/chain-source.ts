@@ -50,7 +50,7 @@ export class ChainSource {
       'for (let i = from; i < to;) {',
       'const record = records[i++];',
       head,
-      `if (${this.pauseWanted(this.flatMaps)}) return i;`,
+      ...this.stopOfRange(),
       '}',
       'return to;',
       '}',
@@ -204,17 +204,27 @@ return !q${i}.paused;
     );
   }
 
+  /** A range is short, and its caller looks at the clock: only what one record may have filled is looked at. */
+  private stopOfRange(): readonly string[] {
+    const conditions = this.tickMax === 0 ? [this.pauseWanted(this.flatMaps)] : this.blocked(this.flatMaps);
+    return conditions.length === 0 ? [] : [`if (${conditions.join(' || ')}) return i;`];
+  }
+
   /**
    * Whether to stop after an element. Full outputs and paused flatMaps further on are looked at every
    * time; the rest (the clock) every few elements, and again each time until the answer was heeded.
    */
   private pauseWanted(flatMaps: readonly number[]): string {
+    const later = `(++tick > ${this.tickMax} && (shouldPause(tick) || (tick = 0) !== 0))`;
+    return `(${[...this.blocked(flatMaps), later].join(' || ')})`;
+  }
+
+  private blocked(flatMaps: readonly number[]): readonly string[] {
     return [
-      '(room.full !== 0',
-      ...flatMaps.map((i) => ` || q${i}.paused`),
-      ...this.writers.map((i) => ` || w${i}.ready() !== undefined`),
-      ` || (++tick > ${this.tickMax} && (shouldPause(tick) || (tick = 0) !== 0)))`,
-    ].join('');
+      ...(this.nodes.some(({ outputs }) => outputs.length > 0) ? ['room.full !== 0'] : []),
+      ...flatMaps.map((i) => `q${i}.paused`),
+      ...this.writers.map((i) => `w${i}.ready() !== undefined`),
+    ];
   }
 
   /** The flatMaps that elements of flatMap `i` can reach. */
