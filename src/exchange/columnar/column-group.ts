@@ -90,9 +90,9 @@ export class ColumnGroup implements AppendTarget {
   clear(): void {
     this.idleBatches = this.rows === 0 ? this.idleBatches + 1 : 0;
     if (this.rows > 0) this.misfitBatches = this.tree.misfits(this.rows) ? this.misfitBatches + 1 : 0;
+    this.tree.clear(this.rows);
     this.rows = 0;
     this.bytes = this.headBytes;
-    this.tree.clear();
     if (this.capacity > KEPT_ROWS_MAX) {
       this.capacity = INITIAL_ROWS;
       this.tree = new ColumnTree();

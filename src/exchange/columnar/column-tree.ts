@@ -66,10 +66,11 @@ export class ColumnTree {
     for (const child of this.children) child.write(writer, tags === undefined ? rows : this.nestedRows.length);
   }
 
-  clear(): void {
-    for (const column of this.columns) column?.clear();
+  clear(rows: number): void {
+    const { tags } = this;
+    for (const column of this.columns) column?.clear(tags === undefined ? rows : column.length);
+    for (const child of this.children) child.clear(tags === undefined ? rows : this.nestedRows.length);
     this.nestedRows.length = 0;
-    for (const child of this.children) child.clear();
   }
 
   /** Whether narrower columns would have done for these rows, or other ones served them better. */

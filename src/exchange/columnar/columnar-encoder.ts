@@ -65,6 +65,8 @@ export class ColumnarEncoder implements RecordEncoder {
     const used = this.groups.filter((group) => group.rows > 0);
     const rows = this.rows !== undefined && this.rows.records > 0 ? this.rows.finish() : undefined;
     const parts = used.length + (rows === undefined ? 0 : 1);
+    // Should memory have run out in the middle of another batch.
+    writer.position = 0;
     writer.writeUint32(this.recordsBefore);
     writer.writeUint32(FORMAT_VERSION | (parts << 8));
     if (parts > 1) this.writeOrder(used);
@@ -79,6 +81,7 @@ export class ColumnarEncoder implements RecordEncoder {
     return writer.take();
   }
 
+  /** For a record that the current group, if any, has not taken. */
   private appendElsewhere(record: unknown): void {
     const tried = this.current;
     for (const group of this.groups) {

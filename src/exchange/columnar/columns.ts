@@ -11,7 +11,8 @@ export interface Column {
   length: number;
   grow(rows: number): void;
   write(writer: PayloadWriter, count: number): void;
-  clear(): void;
+  /** Empty again, after `count` entries. */
+  clear(count: number): void;
 }
 
 /** How numbers are packed: what the narrowest of the batch allows. */
@@ -182,64 +183,66 @@ function writeBits(
 }
 
 /**
- * All strings of a batch as one, and the length of each. A string that only grows at its end is a
- * rope in V8: each `+=` costs a few words, and the characters are copied once, when it is written.
+ * The strings until they are written as one, and the length of each. Joined by `+=` on a local variable:
+ * V8 makes a rope of it, and copies the characters once, when they are looked at. (`join` is slower,
+ * and so is a rope that grows in a field, whose every new end the garbage collector wants to hear of.)
  */
 export class StringColumn implements Column {
-  text = '';
-  data = new Int32Array(0);
+  data: string[] = [];
   length = 0;
 
   grow(rows: number): void {
-    this.data = copyInto(new Int32Array(rows), this.data);
+    // Filled, so that it stays an array without holes.
+    while (this.data.length < rows) this.data.push('');
   }
 
   write(writer: PayloadWriter, count: number): void {
-    const { text } = this;
+    writer.reserve(HEAD_OF_STRINGS + count * 4);
+    const head = writer.position;
+    const start = head + HEAD_OF_STRINGS;
+    const { data } = this;
+    const { uint8 } = writer;
+    let text = '';
+    let used = 0;
+    for (let i = 0; i < count; i++) {
+      const string = data[i] as string;
+      text += string;
+      used |= string.length;
+      uint8[start + i] = string.length;
+    }
+    const width = used < 0x100 ? PACKED.int8 : used < 0x10000 ? PACKED.int16 : PACKED.int32;
+    if (width !== PACKED.int8) this.writeWideLengths(writer, { start, count, width });
     const wide = BEYOND_LATIN1.test(text);
-    const lengths = lengthWidth(this.data, count);
-    writer.reserve(12 + count * 4);
-    writer.writeUint32((wide ? PACKED.utf16 : PACKED.latin1) | (lengths << 8));
+    writer.writeUint32((wide ? PACKED.utf16 : PACKED.latin1) | (width << 8));
     writer.writeUint32(count);
     writer.writeUint32(text.length);
-    this.writeLengths(writer, count, lengths);
+    writer.position = start + count * BYTES_OF[width];
     // UTF-16 rather than UTF-8: lengths stay those of the strings, and lone surrogates survive.
     writer.writeText(text, wide ? 'utf16le' : 'latin1');
     writer.align();
   }
 
-  private writeLengths(writer: PayloadWriter, count: number, width: NumberWidth): void {
+  private writeWideLengths(
+    writer: PayloadWriter,
+    { start, count, width }: { readonly start: number; readonly count: number; readonly width: NumberWidth },
+  ): void {
     const { data } = this;
-    const start = writer.position;
-    if (width === PACKED.int8) {
-      const out = writer.uint8;
-      for (let i = 0; i < count; i++) out[start + i] = data[i] as number;
-    } else if (width === PACKED.int16) {
-      const out = writer.uint16;
-      const at = start >> 1;
-      for (let i = 0; i < count; i++) out[at + i] = data[i] as number;
-    } else {
-      const out = writer.int32;
-      const at = start >> 2;
-      for (let i = 0; i < count; i++) out[at + i] = data[i] as number;
-    }
-    writer.position = start + count * BYTES_OF[width];
+    const out = width === PACKED.int16 ? writer.uint16 : writer.uint32;
+    const at = start / BYTES_OF[width];
+    for (let i = 0; i < count; i++) out[at + i] = (data[i] as string).length;
   }
 
-  clear(): void {
-    this.text = '';
+  clear(count: number): void {
+    // Lets go of the strings.
+    this.data.fill('', 0, count);
     this.length = 0;
   }
 }
 
+const HEAD_OF_STRINGS = 12;
+
 /** V8 answers this at once for strings that it keeps with one byte per character. */
 const BEYOND_LATIN1 = /[\u0100-\uffff]/;
-
-function lengthWidth(lengths: Int32Array, count: number): NumberWidth {
-  let used = 0;
-  for (let i = 0; i < count; i++) used |= lengths[i] as number;
-  return used < 0x100 ? PACKED.int8 : used < 0x10000 ? PACKED.int16 : PACKED.int32;
-}
 
 function copyInto<T extends Float64Array | Uint8Array | Int32Array>(grown: T, old: T): T {
   grown.set(old);

@@ -1,7 +1,7 @@
 import type { ColumnSlot, PlanSlots } from './column-tree.ts';
 import { walkSlots } from './column-tree.ts';
 import { CompiledCache } from './compiled-cache.ts';
-import { COLUMN_STRING_MAX, type FieldPlan, KIND, type NestedPlan, planToText, TAG } from './plan.ts';
+import { COLUMN_STRING_MAX, type FieldPlan, KIND, type NestedPlan, planToText, TAG, usesCells } from './plan.ts';
 import { isPlainDate, isPlainPrototype } from './shape.ts';
 
 /** What the code needs of its group. */
@@ -202,9 +202,7 @@ class AppendSource {
         this.storeNumber(column, value, index, writes);
         return;
       case TAG.string:
-        writes.push(
-          `${column}.text += ${value}; ${column}.data[${index}] = ${value}.length; bytes += ${value}.length;`,
-        );
+        writes.push(`${column}.data[${index}] = ${value}; bytes += ${value}.length;`);
         this.bytes += 1;
         return;
       default:
@@ -246,8 +244,4 @@ const SIMPLE_TAGS = [TAG.string, TAG.number, TAG.undefined, TAG.null, TAG.boolea
 
 function keepCell(value: string): string {
   return `(cells ??= []).push(${value});`;
-}
-
-function usesCells({ kinds, nested }: FieldPlan): boolean {
-  return (kinds & KIND.cell) !== 0 || (nested?.fields.some(usesCells) ?? false);
 }

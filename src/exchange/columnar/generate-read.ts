@@ -1,7 +1,7 @@
 import { type PlanSlots, walkSlots } from './column-tree.ts';
 import type { ColumnView } from './column-views.ts';
 import { CompiledCache } from './compiled-cache.ts';
-import { type FieldPlan, planToText, TAG, tagsOf } from './plan.ts';
+import { type FieldPlan, planToText, TAG, tagsOf, usesCells } from './plan.ts';
 
 /** The values that went by rows: for each record that has any, in order. */
 export type Cells = readonly (readonly unknown[])[];
@@ -24,15 +24,16 @@ function sourceOf(plan: FieldPlan): string {
   const body: string[] = [];
   const checks: string[] = [];
   const result = position(walkSlots(plan), 'i', { constants, body, checks });
+  const hasCells = usesCells(plan);
   return [
     '"use strict";',
     'let used = 0;',
     ...constants,
     'for (let i = 0; i < rows; i++) {',
-    'let cell = 0, own;',
+    ...(hasCells ? ['let cell = 0, own;'] : []),
     ...body,
     `out[i] = ${result};`,
-    'if (own !== undefined && cell !== own.length) return -1;',
+    ...(hasCells ? ['if (own !== undefined && cell !== own.length) return -1;'] : []),
     '}',
     ...checks,
     'return used;',

@@ -60,6 +60,10 @@ export function leavesOf(plan: FieldPlan): number {
   return plan.nested === undefined ? 1 : plan.nested.fields.reduce((sum, field) => sum + leavesOf(field), 1);
 }
 
+export function usesCells({ kinds, nested }: FieldPlan): boolean {
+  return (kinds & KIND.cell) !== 0 || (nested?.fields.some(usesCells) ?? false);
+}
+
 /** Equal for equal plans; it is what a batch says of its columns. */
 export function planToText(plan: FieldPlan): string {
   return JSON.stringify(toJson(plan));
