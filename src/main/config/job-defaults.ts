@@ -19,6 +19,7 @@ export function jobDefaults(c: Configuration): JobConfig {
     },
     restartStrategy: restartStrategy(c, c.checkpointIntervalMs !== undefined),
     bufferTimeoutMs: c.bufferTimeoutMs,
+    autoWatermarkIntervalMs: c.autoWatermarkIntervalMs,
     recoveryFallback: c.recoveryFallback,
     userConfig: {},
   };

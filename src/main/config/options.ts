@@ -198,6 +198,11 @@ export const OPTIONS = {
     'State smaller than this is kept inside the metadata.',
   ),
   bufferTimeoutMs: duration('execution.buffer-timeout', '20 ms', 'Longest time a record waits in an output buffer.'),
+  autoWatermarkIntervalMs: duration(
+    'pipeline.auto-watermark-interval',
+    '200 ms',
+    'How often a job says how far event time is; 0 only at the end of the data.',
+  ),
   recoveryFallback: choice(
     'execution.recovery.fallback',
     'none',

@@ -84,7 +84,7 @@ export class KeyedProcessOperator implements SubtaskOperator, TimedOperator {
       delete: (domain, timeMs) => this.timersOf(domain).delete(this.ctx?.key, timeMs),
       currentProcessingTime: () => this.context.clock.wallMs(),
       currentWatermark: () => this.watermarkMs,
-      emitSide: (tag, value) => this.emitGuarded(() => this.output?.emitSide(tag, value)),
+      emitSide: (tag, value) => this.emitSide(tag, value),
     });
     try {
       this.calls = this.definition.create();
@@ -161,12 +161,19 @@ export class KeyedProcessOperator implements SubtaskOperator, TimedOperator {
   }
 
   private readonly collector: Collector<unknown> = {
-    collect: (value) => this.emitGuarded(() => (this.output as TimedOperatorOutput).emit(value)),
+    collect: (value) => {
+      try {
+        (this.output as TimedOperatorOutput).emit(value);
+      } catch (error) {
+        this.downstream = { error };
+        throw error;
+      }
+    },
   };
 
-  private emitGuarded(emit: () => void): void {
+  private emitSide(tag: string, value: unknown): void {
     try {
-      emit();
+      (this.output as TimedOperatorOutput).emitSide(tag, value);
     } catch (error) {
       this.downstream = { error };
       throw error;
@@ -205,8 +212,7 @@ export class KeyedProcessOperator implements SubtaskOperator, TimedOperator {
   }
 
   private register(domain: TimeDomain, timeMs: number): void {
-    if (domain === 'EVENT_TIME' && this.calls?.onTimer === undefined) throw noOnTimer();
-    if (domain === 'PROCESSING_TIME' && this.calls?.onTimer === undefined) throw noOnTimer();
+    if (this.calls?.onTimer === undefined) throw noOnTimer();
     this.timersOf(domain).register(this.ctx?.key, timeMs);
     if (domain === 'PROCESSING_TIME' && (this.wakeUp === undefined || timeMs < this.wakeUp.timeMs)) this.schedule();
   }

@@ -68,13 +68,16 @@ function expected(ends: readonly number[], keys: number): string[] {
 }
 
 test('timers fire by watermark, and all that are left at the end of the data', async () => {
-  const slots = await cluster(2);
+  const slots = await cluster(3);
   const sink = new GatedSink<string>();
   const program = await slots.program((env) => {
     env.setParallelism(2);
     env
       .fromSource(rangeSource([500, 300, 250]), byN, 'numbers')
+      // One split each: within a subtask the records are in order, whenever watermarks are made.
+      .setParallelism(3)
       .map((value) => value)
+      .setParallelism(3)
       .keyBy(({ n }) => n % 7)
       .process(new CountPerTenSeconds())
       .flatMap((text) => [text])
