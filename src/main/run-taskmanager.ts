@@ -50,6 +50,7 @@ async function startTaskManager(c: Configuration, log: Logger, stack: CloseStack
     bundleDir: temporaryDir(c),
     programTimeoutMs: c.programTimeoutMs,
     memoryThresholdBytes: c.memoryThresholdBytes,
+    compiledChains: c.compiledChains,
     logLevel: c.logLevel,
   };
   const slotHost = await ThreadSlotHost.start(deps, {

@@ -4,6 +4,7 @@ import { SystemClock } from '../kernel/clock.ts';
 import { SystemRandom } from '../kernel/random.ts';
 import { BundleProgramLoader } from '../program/program-loader.ts';
 import { createStateBackends } from '../state/state-backends.ts';
+import { chainFactory } from '../subtask/compile/compiled-chain.ts';
 import { SlotRuntime } from '../subtask/slot-runtime.ts';
 import { runSlotWorker } from '../taskmanager/slot-worker.ts';
 import type { Configuration } from './config/options.ts';
@@ -18,6 +19,7 @@ export interface SlotWorkerData {
   readonly bundleDir: string;
   readonly programTimeoutMs: number;
   readonly memoryThresholdBytes: number;
+  readonly compiledChains: boolean;
   readonly logLevel: Configuration['logLevel'];
 }
 
@@ -36,5 +38,7 @@ await runSlotWorker<SlotWorkerData>(async (data) => {
     { fetchBundle: (ref) => objects.get(ref.objectKey), clock, random },
     { dir: join(data.bundleDir, 'bundles'), timeoutMs: data.programTimeoutMs },
   );
-  return (options, events) => SlotRuntime.start({ clock, random, log, programs, stateBackends, events }, options);
+  const chains = chainFactory({ compiled: data.compiledChains });
+  return (options, events) =>
+    SlotRuntime.start({ clock, random, log, programs, stateBackends, chains, events }, options);
 });

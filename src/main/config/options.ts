@@ -262,6 +262,11 @@ export const OPTIONS = {
   failureRateIntervalMs: duration('restart-strategy.failure-rate.failure-rate-interval', '1 min', 'That interval.'),
   failureRateDelayMs: duration('restart-strategy.failure-rate.delay', '1 s', 'Wait before each restart.'),
 
+  compiledChains: bool(
+    'pipeline.compiled-chains',
+    'true',
+    'Compile each chain of operators into one function. Off, or where code generation is not allowed, chains are interpreted: slower, with the same results.',
+  ),
   programTimeoutMs: duration('client.program.timeout', '10 s', 'Longest time a program may take to build its graph.'),
   historyMax: integer('jobstore.max-capacity', '1000', 1, 100_000, 'Ended jobs remembered.'),
   gcGraceMs: duration('gc.grace', '1 h', 'Age at which an object that nothing points to is removed.'),
