@@ -63,7 +63,7 @@ export class HeapKeyedState implements KeyedStateBackend {
   }
 
   forEachValue<T>(name: string, visit: (value: T) => void): void {
-    for (const cells of this.tables.table(name, 'value').groups) cells.forEach((value) => visit(value as T));
+    for (const cells of this.tables.table(name, 'value').groups) cells.forEach((value) => void visit(value as T));
   }
 
   snapshot(checkpointId?: number): PendingSnapshot<KeyedStateHandle> {
