@@ -4,7 +4,7 @@ import helmet from '@fastify/helmet';
 import multipart from '@fastify/multipart';
 import fastifyStatic from '@fastify/static';
 import Fastify, { type FastifyInstance } from 'fastify';
-import { asError, NotFoundError } from '../kernel/errors.ts';
+import { asError, MillraceError, NotFoundError } from '../kernel/errors.ts';
 import type { Closeable } from '../kernel/lifecycle.ts';
 import { guardOrigins } from './cross-origin.ts';
 import { forwardToLeader } from './forward-to-leader.ts';
@@ -34,7 +34,7 @@ export class RestServer implements Closeable {
       routerOptions: { maxParamLength: 512, ignoreTrailingSlash: true },
     });
     await register(app, deps, options);
-    await app.listen({ host: options.host, port: options.port });
+    await listen(app, options);
     const { port } = app.server.address() as AddressInfo;
     deps.log.info({ host: options.host, port }, 'rest listening');
     return new RestServer(app, port);
@@ -46,6 +46,18 @@ export class RestServer implements Closeable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+}
+
+async function listen(app: FastifyInstance, { host, port }: RestOptions): Promise<void> {
+  try {
+    await app.listen({ host, port });
+  } catch (error) {
+    await app.close();
+    throw new MillraceError('CONFIGURATION', `cannot listen for REST on ${host}:${port}: ${asError(error).message}`, {
+      hint: 'Is the port taken, or the host not an address of this machine? See rest.port and rest.bind-address.',
+      cause: error,
+    });
   }
 }
 
