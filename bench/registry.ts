@@ -1,5 +1,8 @@
 import { codecBench } from './codec.ts';
 import type { Benchmark } from './lib/benchmark.ts';
+import { shuffleBench } from './shuffle.ts';
+import { stateBench } from './state.ts';
+import { wordCountBench } from './wordcount.ts';
 
 /** All there are, in the order in which `all` runs them. */
-export const BENCHMARKS: readonly Benchmark[] = [codecBench];
+export const BENCHMARKS: readonly Benchmark[] = [codecBench, wordCountBench, shuffleBench, stateBench];
