@@ -218,8 +218,8 @@ async function judgeStop(cluster: LocalCluster, stores: BackingStores, run: Word
     async () => leftovers(await inspector.contents(), run.jobId, true),
     (left) => problems.push(...left),
   );
-  for (const line of strayLines([...cluster.masters])) problems.push(`not a log line: ${line}`);
-  for (const line of strayLines([...cluster.workers])) problems.push(`not a log line: ${line}`);
+  for (const line of strayLines(cluster.masters)) problems.push(`not a log line: ${line}`);
+  for (const line of strayLines(cluster.workers)) problems.push(`not a log line: ${line}`);
   return problems;
 }
 
