@@ -202,7 +202,7 @@ class AppendSource {
         this.storeNumber(column, value, index, writes);
         return;
       case TAG.string:
-        writes.push(`${column}.data[${index}] = ${value}; bytes += ${value}.length;`);
+        writes.push(`${column}.put(${index}, ${value}); bytes += ${value}.length;`);
         this.bytes += 1;
         return;
       default:
