@@ -19,8 +19,8 @@ export default defineConfig({
           env,
           include: ROOMS.map((room) => `${room}/**/*.test.ts`),
           exclude: [...ELSEWHERE, '**/*.it.test.ts', 'chaos-tests/**'],
-          testTimeout: 10_000,
-          hookTimeout: 10_000,
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
         },
       },
       {
@@ -34,8 +34,8 @@ export default defineConfig({
           globalSetup: 'test-support/vitest-global-setup.ts',
           fileParallelism: false,
           sequence: { groupOrder: 1 }, // After the unit tests, not beside them.
-          testTimeout: 120_000,
-          hookTimeout: 120_000,
+          testTimeout: 240_000,
+          hookTimeout: 240_000,
         },
       },
     ],

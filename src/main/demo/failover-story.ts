@@ -19,6 +19,12 @@ interface JobAnswer {
   readonly tasks: { readonly total: number; readonly running: number; readonly finished: number };
 }
 
+interface WorkerAnswer {
+  readonly id: string;
+  readonly slotsNumber: number;
+  readonly freeSlots: number;
+}
+
 interface CheckpointsAnswer {
   readonly counts: { readonly completed: number; readonly restored: number };
   readonly latest: { readonly completed: { readonly id: number } | null };
@@ -61,9 +67,15 @@ export class FailoverStory {
     await this.kill(`${what} (${leader.id})`, () => leader.process.kill('SIGKILL'));
   }
 
+  /** Kills a worker that runs tasks: after a takeover all of them may be on one. */
   async killWorker(what: string): Promise<void> {
-    const [worker] = this.deps.cluster.liveWorkers;
-    if (worker === undefined) throw new Error('no worker is alive');
+    const { taskmanagers } = await this.deps.rest.json<{ taskmanagers: readonly WorkerAnswer[] }>(
+      'GET',
+      '/taskmanagers',
+    );
+    const busy = taskmanagers.find((one) => one.freeSlots < one.slotsNumber);
+    const worker = this.deps.cluster.liveWorkers.find((one) => one.id === busy?.id);
+    if (worker === undefined) throw new Error('no worker runs a task');
     await this.kill(`${what} (${worker.id})`, () => worker.process.kill('SIGKILL'));
   }
 
