@@ -1,3 +1,4 @@
+import { chainBench } from './chain.ts';
 import { codecBench } from './codec.ts';
 import type { Benchmark } from './lib/benchmark.ts';
 import { shuffleBench } from './shuffle.ts';
@@ -5,4 +6,4 @@ import { stateBench } from './state.ts';
 import { wordCountBench } from './wordcount.ts';
 
 /** All there are, in the order in which `all` runs them. */
-export const BENCHMARKS: readonly Benchmark[] = [codecBench, wordCountBench, shuffleBench, stateBench];
+export const BENCHMARKS: readonly Benchmark[] = [codecBench, chainBench, wordCountBench, shuffleBench, stateBench];

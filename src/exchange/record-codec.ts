@@ -23,7 +23,7 @@ export interface RecordEncoder {
    */
   append(record: unknown): void;
   readonly records: number;
-  /** Size of the payload as it stands. */
+  /** Size of the payload as it stands; an estimate where only the whole batch shows how well it packs. */
   readonly bytes: number;
   /** The batch as bytes that nobody else holds; the encoder is empty again. */
   finish(): Uint8Array;

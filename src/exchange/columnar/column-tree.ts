@@ -1,6 +1,7 @@
-import { BigintColumn, BooleanColumn, type Column, NumberColumn, StringColumn, TagColumn } from './columns.ts';
+import { BigintColumn, BooleanColumn, type Column, NumberColumn, TagColumn } from './columns.ts';
 import { type FieldPlan, hasOneKind, KIND, TAG, tagsOf } from './plan.ts';
 import type { PayloadWriter } from './payload-writer.ts';
+import { StringColumn } from './string-column.ts';
 
 /** What generated code may reach of a column: its data and, where it is dense, its length. */
 export type ColumnSlot = Column | RowCounter;

@@ -1,0 +1,161 @@
+import type { Chain, ChainFactory, ChainNode, ChainStep } from '../src/subtask/chain.ts';
+import { compiledChainFactory } from '../src/subtask/compile/compiled-chain.ts';
+import { pushChainFactory } from '../src/subtask/push-chain.ts';
+import type { Benchmark, BenchResult } from './lib/benchmark.ts';
+import { type Contender, measureRounds, type Measurement, speedup } from './lib/rounds.ts';
+
+const BATCH_RECORDS = 1_024;
+const BATCHES = 200;
+const RECORDS = BATCH_RECORDS * BATCHES;
+
+interface Case {
+  readonly name: string;
+  readonly steps: readonly ChainStep[];
+  /** The same work as one would write it by hand. */
+  readonly byHand: (records: readonly number[]) => number;
+  readonly target: number;
+}
+
+const map = (fn: (value: number) => number): ChainStep => ({ kind: 'map', fn: fn as (value: unknown) => unknown });
+const filter = (fn: (value: number) => boolean): ChainStep => ({
+  kind: 'filter',
+  fn: fn as (value: unknown) => boolean,
+});
+
+/** Readings in Celsius to rounded Fahrenheit, without the cold ones. */
+const CASES: readonly Case[] = [
+  {
+    name: '3 operators',
+    steps: [map((c) => c * 1.8 + 32), filter((f) => f > 50), map((f) => Math.round(f * 10) / 10)],
+    byHand: (records) => {
+      let sum = 0;
+      for (const celsius of records) {
+        const fahrenheit = celsius * 1.8 + 32;
+        if (fahrenheit > 50) sum += Math.round(fahrenheit * 10) / 10;
+      }
+      return sum;
+    },
+    target: 0.85,
+  },
+  {
+    name: '8 operators',
+    steps: [
+      map((c) => c * 1.8 + 32),
+      filter((f) => f > 50),
+      map((f) => Math.round(f * 10) / 10),
+      map((f) => f - 32),
+      map((f) => f / 1.8),
+      filter((c) => c !== 15),
+      map((c) => c + 273.15),
+      map((k) => Math.sqrt(k)),
+    ],
+    byHand: (records) => {
+      let sum = 0;
+      for (const celsius of records) {
+        const fahrenheit = celsius * 1.8 + 32;
+        if (fahrenheit <= 50) continue;
+        const back = (Math.round(fahrenheit * 10) / 10 - 32) / 1.8;
+        if (back !== 15) sum += Math.sqrt(back + 273.15);
+      }
+      return sum;
+    },
+    target: 0.8,
+  },
+];
+
+/** A chain of numeric operators, also in a thread that has run other chains on records of other shapes before. */
+export const chainBench: Benchmark = {
+  name: 'chain',
+  description: 'chains of numeric operators, compiled into one function, against a hand-written loop',
+  async run({ rounds }, say) {
+    const records = Array.from({ length: BATCH_RECORDS }, (_, i) => (i % 400) / 10 + 0.05);
+    const results: BenchResult[] = [];
+    for (const polluted of [false, true]) {
+      if (polluted) pollute();
+      for (const { name, steps, byHand, target } of CASES) {
+        const label = polluted ? `${name}, polluted types` : name;
+        const contenders = [
+          handWritten(records, byHand),
+          chained('compiled', compiledChainFactory, steps, records, byHand(records)),
+          chained('pushed', pushChainFactory, steps, records, byHand(records)),
+        ];
+        const measured = await measureRounds(contenders, { rounds, warmupRounds: 10, clock: 'cpu' });
+        const [loop, compiled, pushed] = measured as readonly [Measurement, Measurement, Measurement];
+        say(`${label}: ${measured.map((m) => `${m.name} ${(1e3 / m.nsPerOp).toFixed(0)} M/s`).join(', ')}`);
+        results.push(
+          {
+            name: `${label}: compiled / loop`,
+            value: speedup(compiled, loop),
+            unit: 'x',
+            target: { atLeast: target },
+            against: 'hand-written loop',
+          },
+          { name: `${label}: pushed / loop`, value: speedup(pushed, loop), unit: 'x', against: 'hand-written loop' },
+        );
+      }
+    }
+    return results;
+  },
+};
+
+function handWritten(records: readonly number[], byHand: (records: readonly number[]) => number): Contender {
+  return {
+    name: 'loop',
+    run() {
+      let sum = 0;
+      for (let batch = 0; batch < BATCHES; batch++) sum += byHand(records);
+      if (Number.isNaN(sum)) throw new Error('the loop does not add up');
+      return RECORDS;
+    },
+  };
+}
+
+function chained(
+  name: string,
+  factory: ChainFactory,
+  steps: readonly ChainStep[],
+  records: readonly unknown[],
+  expected: number,
+): Contender {
+  let sum = 0;
+  const chain = createChain(factory, steps, (value) => {
+    sum += value as number;
+  });
+  return {
+    name,
+    run() {
+      sum = 0;
+      for (let batch = 0; batch < BATCHES; batch++) chain.processRange(records, 0, records.length);
+      if (Math.abs(sum / BATCHES - expected) > 1) throw new Error(`${name}: the chain gives ${sum}`);
+      return RECORDS;
+    },
+  };
+}
+
+function createChain(factory: ChainFactory, steps: readonly ChainStep[], write: (value: unknown) => void): Chain {
+  const all: readonly ChainStep[] = [...steps, { kind: 'write', write }];
+  const nodes = all.map(
+    (step, position): ChainNode => ({
+      site: { name: step.kind, position, chainLength: all.length, taskName: 'bench' },
+      step,
+      chained: position + 1 < all.length ? [position + 1] : [],
+      outputs: [],
+    }),
+  );
+  return factory.create({ nodes, shouldPause: () => false });
+}
+
+/** What a thread has seen that has run other jobs' chains: objects and strings through operators of each kind. */
+function pollute(): void {
+  const shapes: readonly unknown[] = [{ a: 1 }, { b: 'x', c: 2 }, 'text', [1, 2], { d: { e: 1 } }, null, 1.5, true];
+  const records = Array.from({ length: BATCH_RECORDS }, (_, i) => shapes[i % shapes.length]);
+  const steps: readonly ChainStep[] = [
+    { kind: 'map', fn: (value) => value },
+    { kind: 'filter', fn: (value) => value !== null },
+    { kind: 'map', fn: (value) => [value] },
+  ];
+  for (const factory of [compiledChainFactory, pushChainFactory]) {
+    const chain = createChain(factory, steps, () => undefined);
+    for (let batch = 0; batch < BATCHES; batch++) chain.processRange(records, 0, records.length);
+  }
+}
