@@ -85,20 +85,27 @@ async function untilMoment(play: Play, when: Moment, lastKillMs: number): Promis
 }
 
 async function victims(cluster: LocalCluster, { victim, pick }: Kill): Promise<readonly (Master | Worker)[]> {
+  // Those who replace the dead may still be on their way.
+  const living = <T>(what: string, list: () => readonly T[]) =>
+    until(`living ${what}`, () => (list().length > 0 ? list() : undefined), { timeoutMs: PATIENCE_MS });
+  const masters = () => living('masters', () => cluster.liveMasters);
+  const workers = () => living('workers', () => cluster.liveWorkers);
   const oneOf = <T>(candidates: readonly T[]) => candidates.slice(Math.floor(pick * candidates.length)).slice(0, 1);
   switch (victim) {
     case 'leader':
       return [await leaderOf(cluster)];
     case 'master':
-      return oneOf(cluster.liveMasters);
+      return oneOf(await masters());
     case 'worker':
-      return oneOf(cluster.liveWorkers);
-    case 'leader and worker':
-      return [await leaderOf(cluster), ...oneOf(cluster.liveWorkers)];
+      return oneOf(await workers());
+    case 'leader and worker': {
+      const worker = oneOf(await workers());
+      return [await leaderOf(cluster), ...worker];
+    }
     case 'all workers':
-      return cluster.liveWorkers;
+      return workers();
     case 'all masters':
-      return cluster.liveMasters;
+      return masters();
   }
 }
 
