@@ -1,20 +1,29 @@
 import { createHash } from 'node:crypto';
 import { assert } from '../kernel/assert.ts';
-import { CorruptError, isMillraceError, MillraceError } from '../kernel/errors.ts';
+import { CorruptError, MillraceError } from '../kernel/errors.ts';
 import type { KeyGroupRange } from '../contracts/key-groups.ts';
 import type { ObjectStore } from '../contracts/object-store.ts';
 import type { KeyedStateHandle } from '../contracts/state-handles.ts';
 import { type CanonicalKey, keyGroupForCanonical } from './key-group-hash.ts';
 import { damaged, decodeSection, type SectionPlace } from './section.ts';
-import type { StateKind, StateTables } from './state-table.ts';
-import { END, ValueReader } from './value-codec.ts';
+import type { RowSink, StateKind } from './cells.ts';
+import { ValueReader } from './value-reader.ts';
+import { readStateHead, RowReader } from './section-rows.ts';
 
 export interface KeyedRestore {
   readonly handles: readonly KeyedStateHandle[];
   readonly range: KeyGroupRange;
   readonly maxParallelism: number;
-  readonly into: StateTables;
+  readonly into: RestoreTarget;
+  /** Called now and then; may throw to give up. */
+  readonly onSlice?: () => void;
   readonly signal: AbortSignal;
+}
+
+/** Where restored rows go. */
+export interface RestoreTarget {
+  /** For the rows of one state in one key group. */
+  open(name: string, kind: StateKind, keyGroup: number): RowSink;
 }
 
 /** Neighbouring sections are read together up to this size. */
@@ -41,7 +50,7 @@ export async function restoreKeyedState(
           offsetOf(handle, group) - batch.start,
           offsetOf(handle, group + 1) - batch.start,
         );
-        if (section.length > 0) await restoreSection(section, group, handle, restore);
+        if (section.length > 0) await restoreSection(section, group, handle, { ...restore, yieldNow: deps.yieldNow });
         await deps.yieldNow();
         restore.signal.throwIfAborted();
       }
@@ -92,7 +101,7 @@ async function restoreSection(
   section: Buffer,
   keyGroup: number,
   { handle }: KeyedStateHandle,
-  { into, range, maxParallelism }: KeyedRestore,
+  restore: KeyedRestore & { readonly yieldNow: () => Promise<void> },
 ): Promise<void> {
   const where: SectionPlace = {
     object: handle.kind === 'object' ? handle.key : 'inline state',
@@ -101,30 +110,81 @@ async function restoreSection(
   };
   const reader = new ValueReader(await decodeSection(section, where));
   try {
-    while (!reader.done) {
-      const name = reader.read();
-      const kind = reader.read();
-      reader.read(); // Properties: none are defined yet.
-      if (typeof name !== 'string') throw damaged(where, 'a state in it has no name');
-      if (kind !== 'value') throw newerKind(where, name, kind);
-      const cells = into.table(name, kind satisfies StateKind).groups[keyGroup - range.first];
-      assert(cells !== undefined, 'only owned key groups are read');
-      for (let key = reader.readOrEnd(), first = true; key !== END; key = reader.readOrEnd(), first = false) {
-        if (!isCanonicalKey(key)) throw damaged(where, 'a key in it is not a key');
-        // One look per state tells whether keys were dealt out by the same rule.
-        if (first && keyGroupForCanonical(key, maxParallelism) !== keyGroup) throw otherRule(where);
-        cells.insert(key, reader.read());
-      }
-    }
+    while (!reader.done) await restoreState(reader, keyGroup, where, restore);
   } catch (error) {
     // The codec knows what is wrong but not where.
-    if (isMillraceError(error, 'CORRUPT') && !error.message.includes(where.object)) throw damaged(where, error.message);
+    if (error instanceof MillraceError && !error.message.includes(where.object)) throw placed(error, where);
     throw error;
   }
 }
 
-function isCanonicalKey(key: unknown): key is CanonicalKey {
-  return typeof key === 'string' || typeof key === 'number' || typeof key === 'bigint' || typeof key === 'boolean';
+async function restoreState(
+  reader: ValueReader,
+  keyGroup: number,
+  where: SectionPlace,
+  { into, maxParallelism, yieldNow, onSlice, signal }: KeyedRestore & { readonly yieldNow: () => Promise<void> },
+): Promise<void> {
+  const { name, kind } = readStateHead(reader);
+  const rows = new RowReader(reader, kind);
+  const sink = new CheckedRows(into.open(name, kind, keyGroup), (key) => {
+    if (keyGroupForCanonical(key, maxParallelism) !== keyGroup) throw otherRule(where);
+  });
+  while (rows.read(SLICE_ROWS, sink)) {
+    onSlice?.();
+    await yieldNow();
+    signal.throwIfAborted();
+  }
+}
+
+/** Rows restored at a time. */
+const SLICE_ROWS = 4_096;
+
+/** One look per state and key group tells whether keys were dealt out by the same rule. */
+class CheckedRows implements RowSink {
+  private checked = false;
+
+  constructor(
+    private readonly rows: RowSink,
+    private readonly check: (key: CanonicalKey) => void,
+  ) {}
+
+  single(key: CanonicalKey, value: unknown): void {
+    if (!this.checked) this.look(key);
+    this.rows.single(key, value);
+  }
+
+  listStart(key: CanonicalKey): void {
+    if (!this.checked) this.look(key);
+    this.rows.listStart(key);
+  }
+
+  listItem(item: unknown): void {
+    this.rows.listItem(item);
+  }
+
+  listEnd(): void {
+    this.rows.listEnd();
+  }
+
+  mapEntry(key: CanonicalKey, mapKey: CanonicalKey, value: unknown): void {
+    if (!this.checked) this.look(key);
+    this.rows.mapEntry(key, mapKey, value);
+  }
+
+  private look(key: CanonicalKey): void {
+    this.check(key);
+    this.checked = true;
+  }
+}
+
+/** Says in which section of which object it was. */
+function placed(error: MillraceError, where: SectionPlace): MillraceError {
+  if (error.code === 'CORRUPT') return damaged(where, error.message, error);
+  const hint = error.hint === undefined ? {} : { hint: error.hint };
+  return new MillraceError(error.code, `${where.section} of ${where.object}: ${error.message}`, {
+    ...hint,
+    cause: error,
+  });
 }
 
 function otherRule(where: SectionPlace): MillraceError {
@@ -132,14 +192,6 @@ function otherRule(where: SectionPlace): MillraceError {
     'INVALID_ARGUMENT',
     `${where.section} of ${where.object} holds keys of another group: it was written with another maxParallelism`,
     { hint: 'set the maxParallelism that the checkpoint was taken with' },
-  );
-}
-
-function newerKind(where: SectionPlace, name: string, kind: unknown): MillraceError {
-  return new MillraceError(
-    'UNSUPPORTED_VERSION',
-    `state '${name}' in ${where.section} of ${where.object} is of the unknown kind '${String(kind)}'`,
-    { hint: 'restore with the version of millrace that wrote it, or a newer one' },
   );
 }
 

@@ -2,11 +2,12 @@ import { MillraceError } from '../kernel/errors.ts';
 import type { KeyGroupRange } from '../contracts/key-groups.ts';
 import type { ObjectStore } from '../contracts/object-store.ts';
 import type { KeyedStateHandle } from '../contracts/state-handles.ts';
+import type { RowSink, StateKind } from './cells.ts';
 import type { PendingSnapshot } from './ports.ts';
 import { encodeSection, type StateCompression } from './section.ts';
+import { SectionRows } from './section-rows.ts';
+import { handlesOf, type Section, type SnapshotPlan } from './shared-sections.ts';
 import { SnapshotObject } from './snapshot-object.ts';
-import type { CellsView, StateCells } from './state-cells.ts';
-import type { StateTable } from './state-table.ts';
 import { ValueWriter } from './value-codec.ts';
 
 /** What a snapshot needs of the world. */
@@ -16,49 +17,71 @@ export interface SnapshotDeps {
   readonly yieldNow: () => Promise<void>;
   readonly memoryThresholdBytes: number;
   readonly compression: StateCompression;
+  /** Rows serialised between two pauses, at most. */
+  readonly sliceRows: number;
+}
+
+/** One state in one key group, as of the cut. */
+export interface StateView {
+  readonly name: string;
+  readonly kind: StateKind;
+  /**
+   * Whether it may have changed after an older cut; undefined when `cellsMax` were looked at and more are
+   * left. Never wrongly false.
+   */
+  changedSince(cut: number, cellsMax: number): boolean | undefined;
+  /** Hands out about `rowsMax` rows; true after the last, and then the view is dropped. */
+  visit(rowsMax: number, sink: RowSink): boolean;
+  /** Idempotent. */
+  drop(): void;
+}
+
+/** All states of an operator as of one cut. */
+export interface StateViews {
+  /** By key group, counted from the first of the range; only states with something in the group. */
+  readonly groups: readonly (readonly StateView[])[];
+  /** Whether a cell of the key group was removed after an older cut: states without any left are not in `groups`. */
+  removedSince(group: number, cut: number): boolean;
+  /** Drops what is left. */
+  close(): void;
 }
 
 /**
- * A slice of serialisation ends after this many cells or bytes, whichever comes first: one to three
+ * A slice of serialisation ends after this many rows or bytes, whichever comes first: one to three
  * milliseconds, so the longest pause does not depend on how large a key group is.
  */
-const SLICE_CELLS = 4_096;
+export const SLICE_ROWS = 4_096;
 const SLICE_BYTES = 512 * 1024;
+/** Small steps, so that large values are noticed before they add up. */
+const STEP_ROWS = 64;
+/** Looking costs far less than writing. */
+const SLICE_LOOKS = 100_000;
 
-interface PendingCells {
-  readonly table: StateTable;
-  readonly cells: StateCells;
-  readonly view: CellsView;
-}
-
-/**
- * Keyed state as of one cut, written one key group after the other while processing goes on.
- *
- * A section's content: for each state with cells in the group, its name, its kind, a record of
- * properties (none yet; time-to-live will be one), then key and value of each cell up to an end mark.
- */
+/** Keyed state as of one cut, written one key group after the other while processing goes on. */
 export class KeyedSnapshot implements PendingSnapshot<KeyedStateHandle> {
-  /** By key group, counted from the first of the range. */
-  private readonly groups: readonly PendingCells[][];
   private phase: 'fixed' | 'writing' | 'ended' = 'fixed';
 
   constructor(
     private readonly deps: SnapshotDeps,
     private readonly range: KeyGroupRange,
     private readonly objectKey: string,
-    tables: readonly StateTable[],
-    cut: number,
-  ) {
-    this.groups = Array.from({ length: range.last - range.first + 1 }, (_, group) => fixGroup(tables, group, cut));
-  }
+    private readonly views: StateViews,
+    /** Undefined: everything is written. */
+    private readonly plan: SnapshotPlan | undefined,
+  ) {}
 
-  async write(signal: AbortSignal): Promise<{ readonly handles: readonly KeyedStateHandle[]; readonly bytes: number }> {
+  async write(signal: AbortSignal): Promise<{
+    readonly handles: readonly KeyedStateHandle[];
+    readonly bytes: number;
+    readonly writtenBytes?: number;
+  }> {
     if (this.phase !== 'fixed') throw new MillraceError('CLOSED', 'the snapshot was written or discarded before');
     this.phase = 'writing';
-    const object = new SnapshotObject(this.deps.objects, this.objectKey, this.deps.memoryThresholdBytes);
+    const object = new SnapshotObject(this.deps, this.objectKey);
     try {
       return await this.writeGroups(object, signal);
     } catch (error) {
+      this.plan?.failed();
       await object.abort();
       throw error;
     } finally {
@@ -67,61 +90,84 @@ export class KeyedSnapshot implements PendingSnapshot<KeyedStateHandle> {
   }
 
   discard(): void {
+    if (this.phase === 'ended') return;
+    this.plan?.failed();
     this.release();
   }
 
   private release(): void {
+    if (this.phase === 'ended') return;
     this.phase = 'ended';
-    for (const group of this.groups) for (const { cells, view } of group.splice(0)) cells.drop(view);
+    this.views.close();
   }
 
   private async writeGroups(object: SnapshotObject, signal: AbortSignal) {
     const writer = new ValueWriter(64 * 1024);
-    const offsets = [0];
-    for (const [i, group] of this.groups.entries()) {
-      if (group.length > 0) {
-        writer.reset();
-        for (const pending of group) await this.writeCells(writer, pending, signal);
-        // Views of this group are gone: changes of its cells cost nothing again.
-        group.length = 0;
-        await object.append(await encodeSection(writer.toBytes(), this.range.first + i, this.deps.compression));
-        await this.pause(signal);
-      }
-      offsets.push(object.size);
+    const written: ({ readonly start: number; readonly end: number } | undefined)[] = [];
+    const sections: (Section | undefined)[] = [];
+    for (const [i, group] of this.views.groups.entries()) {
+      const reference = await this.reference(i, group, signal);
+      sections.push(reference);
+      written.push(undefined);
+      if (reference !== undefined || group.length === 0) continue;
+      writer.reset();
+      for (const view of group) await this.writeState(writer, view, signal);
+      const start = object.size;
+      await object.append(await encodeSection(writer.toBytes(), this.range.first + i, this.deps.compression), signal);
+      written[i] = { start, end: object.size };
+      await this.pause(signal);
     }
-    if (object.size === 0) return { handles: [], bytes: 0 };
-    const handle = await object.finish(signal);
-    const { first, last } = this.range;
-    return { handles: [{ firstKeyGroup: first, lastKeyGroup: last, offsets, handle }], bytes: object.size };
+    if (object.size > 0) {
+      const handle = await object.finish(signal);
+      for (const [i, bytes] of written.entries()) {
+        if (bytes !== undefined) sections[i] = { handle, ...bytes, usefulBytes: object.size };
+      }
+    }
+    this.plan?.written(sections);
+    if (sections.every((section) => section === undefined)) return { handles: [], bytes: 0 };
+    return {
+      handles: handlesOf(this.range, sections),
+      bytes: sections.reduce((sum, section) => sum + (section === undefined ? 0 : section.end - section.start), 0),
+      writtenBytes: object.size,
+    };
   }
 
-  private async writeCells(
-    writer: ValueWriter,
-    { table, cells, view }: PendingCells,
-    signal: AbortSignal,
-  ): Promise<void> {
-    writer.write(table.name);
-    writer.write(table.kind);
-    writer.write({});
-    const walk = { view };
+  /** The section of an earlier checkpoint that stands for the group, which then needs no writing. */
+  private async reference(i: number, group: readonly StateView[], signal: AbortSignal): Promise<Section | undefined> {
+    const { plan } = this;
+    if (plan === undefined || group.length === 0 || plan.referable(i) === undefined) return undefined;
+    if (this.views.removedSince(i, plan.baseCut)) return undefined;
+    for (const view of group) {
+      for (;;) {
+        const changed = view.changedSince(plan.baseCut, SLICE_LOOKS);
+        if (changed === true) return undefined;
+        if (changed === false) break;
+        await this.pause(signal);
+      }
+    }
+    // Asked again: another snapshot may have decided meanwhile.
+    const section = plan.referable(i);
+    if (section === undefined) return undefined;
+    plan.referred(i);
+    for (const view of group) view.drop();
+    return section;
+  }
+
+  private async writeState(writer: ValueWriter, view: StateView, signal: AbortSignal): Promise<void> {
+    const { sliceRows } = this.deps;
+    const stepRows = Math.min(STEP_ROWS, sliceRows);
+    const rows = new SectionRows(writer, view);
     let sliceEnd = writer.bytesWritten + SLICE_BYTES;
-    const writeCell = (key: unknown, value: unknown) => {
-      writer.write(key);
-      writer.write(value);
-    };
     for (;;) {
-      // Small steps, so that large values are noticed before they add up.
       let finished = false;
-      for (let done = 0; done < SLICE_CELLS && writer.bytesWritten < sliceEnd && !finished; done += STEP_CELLS) {
-        finished = cells.visit(walk, STEP_CELLS, writeCell);
+      for (let done = 0; done < sliceRows && writer.bytesWritten < sliceEnd && !finished; done += stepRows) {
+        finished = view.visit(stepRows, rows);
       }
       if (finished) break;
       await this.pause(signal);
       sliceEnd = writer.bytesWritten + SLICE_BYTES;
     }
-    // In the same turn as the last cell: a change from here on must not be saved for a view that is complete.
-    cells.drop(view);
-    writer.writeEnd();
+    rows.end();
   }
 
   private async pause(signal: AbortSignal): Promise<void> {
@@ -129,16 +175,4 @@ export class KeyedSnapshot implements PendingSnapshot<KeyedStateHandle> {
     signal.throwIfAborted();
     if (this.phase === 'ended') throw new MillraceError('CLOSED', 'the snapshot was discarded while it was written');
   }
-}
-
-const STEP_CELLS = 64;
-
-function fixGroup(tables: readonly StateTable[], group: number, cut: number): PendingCells[] {
-  const pending: PendingCells[] = [];
-  for (const table of tables) {
-    const cells = table.groups[group];
-    const view = cells?.fix(cut);
-    if (cells !== undefined && view !== undefined) pending.push({ table, cells, view });
-  }
-  return pending;
 }

@@ -5,7 +5,8 @@ import type { SnapshotDeps } from './keyed-snapshot.ts';
 import type { OperatorStateBackend, PendingSnapshot } from './ports.ts';
 import { decodeSection, encodeRawSection } from './section.ts';
 import { SnapshotObject } from './snapshot-object.ts';
-import { ValueReader, ValueWriter } from './value-codec.ts';
+import { ValueWriter } from './value-codec.ts';
+import { ValueReader } from './value-reader.ts';
 
 interface NamedList {
   readonly mode: OperatorStateMode;
@@ -120,14 +121,14 @@ class OperatorSnapshotWriter implements PendingSnapshot<OperatorStateHandle> {
   ): Promise<{ readonly handles: readonly OperatorStateHandle[]; readonly bytes: number }> {
     if (this.ended) throw new MillraceError('CLOSED', 'the snapshot was written or discarded before');
     this.ended = true;
-    const object = new SnapshotObject(this.deps.objects, this.objectKey, this.deps.memoryThresholdBytes);
+    const object = new SnapshotObject(this.deps, this.objectKey);
     try {
       const states: OperatorStateHandle['states'] = [];
       for (const [name, { mode, sections }] of this.lists) {
         if (sections.length === 0) continue;
         const offsets = [object.size];
         for (const section of sections) {
-          await object.append(section);
+          await object.append(section, signal);
           offsets.push(object.size);
         }
         states.push({ name, mode, offsets });

@@ -9,6 +9,9 @@ export const DEFAULT_MEMORY_THRESHOLD_BYTES = 20 * 1024;
 /** More than this is sent in parts while the rest is still being serialised, so that memory stays bounded. */
 const PUT_BYTES_MAX = 8 * 1024 * 1024;
 
+/** Hashed at a time: a millisecond or two. */
+const HASHED_BYTES = 1024 * 1024;
+
 /**
  * Gathers the bytes of one snapshot and decides where they go: into the handle, into one put, or,
  * when there are many, into an upload in parts. Either `finish` or `abort` ends it.
@@ -22,27 +25,36 @@ export class SnapshotObject {
   size = 0;
 
   constructor(
-    private readonly objects: ObjectStore,
+    private readonly deps: {
+      readonly objects: ObjectStore;
+      readonly memoryThresholdBytes: number;
+      readonly yieldNow: () => Promise<void>;
+    },
     private readonly key: string,
-    private readonly memoryThresholdBytes: number,
   ) {}
 
-  async append(bytes: Buffer): Promise<void> {
-    this.hash.update(bytes);
+  async append(bytes: Buffer, signal: AbortSignal): Promise<void> {
+    for (let at = 0; at < bytes.length; at += HASHED_BYTES) {
+      if (at > 0) {
+        await this.deps.yieldNow();
+        signal.throwIfAborted();
+      }
+      this.hash.update(bytes.subarray(at, at + HASHED_BYTES));
+    }
     this.gathered.push(bytes);
     this.gatheredBytes += bytes.length;
     this.size += bytes.length;
     if (this.gatheredBytes < PUT_BYTES_MAX) return;
-    this.upload ??= await this.objects.upload(this.key);
+    this.upload ??= await this.deps.objects.upload(this.key);
     await this.upload.write(this.take());
   }
 
   async finish(signal: AbortSignal): Promise<StateHandle> {
-    if (this.upload === undefined && this.size <= this.memoryThresholdBytes) {
+    if (this.upload === undefined && this.size <= this.deps.memoryThresholdBytes) {
       return { kind: 'inline', bytes: new Uint8Array(this.take()) };
     }
     if (this.upload === undefined) {
-      await this.objects.put(this.key, this.take(), signal);
+      await this.deps.objects.put(this.key, this.take(), signal);
     } else {
       if (this.gatheredBytes > 0) await this.upload.write(this.take());
       signal.throwIfAborted();

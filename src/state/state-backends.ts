@@ -2,8 +2,11 @@ import type { KeyGroupRange } from '../contracts/key-groups.ts';
 import type { ObjectStore } from '../contracts/object-store.ts';
 import type { KeyedStateHandle, OperatorStateHandle } from '../contracts/state-handles.ts';
 import type { AttemptId, DeploymentId, JobId, OperatorId } from '../kernel/ids.ts';
-import { HeapKeyedState } from './heap-keyed-state.ts';
-import type { SnapshotDeps } from './keyed-snapshot.ts';
+import { type Clock, SystemClock } from '../kernel/clock.ts';
+import { HeapStore } from './heap-store.ts';
+import { SLICE_ROWS } from './keyed-snapshot.ts';
+import { KeyedState, type KeyedStateDeps } from './keyed-state.ts';
+import { MemoryBudget } from './memory-budget.ts';
 import { HeapOperatorState } from './operator-state.ts';
 import type { KeyedStateBackend, OperatorStateBackend } from './ports.ts';
 import type { StateCompression } from './section.ts';
@@ -13,6 +16,10 @@ export interface StateBackendsDeps {
   readonly objects: ObjectStore;
   /** Default: `setImmediate`, which lets input and messages in between two slices. */
   readonly yieldNow?: () => Promise<void>;
+  /** Its wall time is the processing time that times-to-live go by: it must mean the same after a restart. */
+  readonly clock?: Clock;
+  /** Rows that a snapshot serialises between two calls of `yieldNow`. Default 4,096: a millisecond or two. */
+  readonly sliceRows?: number;
 }
 
 export interface StateBackendsOptions {
@@ -20,6 +27,14 @@ export interface StateBackendsOptions {
   readonly memoryThresholdBytes?: number;
   /** Default `none`. */
   readonly compression?: StateCompression;
+  /**
+   * Checkpoints write only the key groups that have changed since the last completed one, and refer to
+   * shared objects of earlier checkpoints for the rest. Whoever deletes checkpoints must look at what the
+   * others refer to. Default false.
+   */
+  readonly incremental?: boolean;
+  /** A task whose state, by estimate, takes the memory of all backends made here beyond this fails. Default: no limit. */
+  readonly memoryLimitBytes?: number;
   /** Under which a job's state objects lie, ending in `/`: where the job's clean-up looks. Default `checkpoints/<jobId>/`. */
   readonly objectPrefix?: (jobId: JobId) => string;
 }
@@ -52,22 +67,34 @@ export interface StateBackends {
 
 export function createStateBackends(deps: StateBackendsDeps, options: StateBackendsOptions = {}): StateBackends {
   const objectPrefix = options.objectPrefix ?? ((jobId) => `checkpoints/${jobId}/`);
-  const snapshotDeps: SnapshotDeps = {
+  const clock = deps.clock ?? new SystemClock();
+  const incremental = options.incremental ?? false;
+  const stateDeps: KeyedStateDeps = {
     objects: deps.objects,
     yieldNow: deps.yieldNow ?? yieldToEventLoop,
+    sliceRows: deps.sliceRows ?? SLICE_ROWS,
+    wallMs: () => clock.wallMs(),
+    budget: new MemoryBudget(options.memoryLimitBytes),
     memoryThresholdBytes: options.memoryThresholdBytes ?? DEFAULT_MEMORY_THRESHOLD_BYTES,
     compression: options.compression ?? 'none',
   };
   return {
-    createKeyedStateBackend: ({ scope, range, maxParallelism, restore, signal }) =>
-      HeapKeyedState.restore(
-        snapshotDeps,
-        { range, maxParallelism, nextObjectKey: objectKeys(objectPrefix, scope, 'keyed') },
-        restore,
-        signal,
-      ),
-    createOperatorStateBackend: ({ scope, restore, signal }) =>
-      HeapOperatorState.restore(snapshotDeps, objectKeys(objectPrefix, scope, 'operator'), restore, signal),
+    createKeyedStateBackend: ({ scope, range, maxParallelism, restore, signal }) => {
+      const sharedPrefix = `${objectPrefix(scope.jobId)}shared/`;
+      const keyedOptions = {
+        range,
+        maxParallelism,
+        incremental,
+        nextObjectKey: objectKeys(objectPrefix, scope, 'keyed'),
+        isShared: (key: string) => key.startsWith(sharedPrefix),
+        owner: `operator ${scope.operatorId} subtask ${scope.subtaskIndex}`,
+      };
+      return KeyedState.restore(stateDeps, keyedOptions, new HeapStore(range, maxParallelism), restore, signal);
+    },
+    createOperatorStateBackend: ({ scope, restore, signal }) => {
+      const nextObjectKey = objectKeys(objectPrefix, scope, 'operator');
+      return HeapOperatorState.restore(stateDeps, (id) => nextObjectKey(id ?? 'unnamed'), restore, signal);
+    },
   };
 }
 
@@ -79,11 +106,11 @@ function objectKeys(
   objectPrefix: (jobId: JobId) => string,
   scope: StateScope,
   kind: 'keyed' | 'operator',
-): (checkpointId: number | undefined) => string {
+): (folder: number | 'shared' | 'unnamed') => string {
   let n = 0;
   const { jobId, deployment, attemptId, operatorId, subtaskIndex } = scope;
-  return (checkpointId) =>
-    `${objectPrefix(jobId)}${checkpointId ?? 'shared'}/${deployment}-${attemptId}-${operatorId}-${subtaskIndex}-${kind}-${++n}`;
+  return (folder) =>
+    `${objectPrefix(jobId)}${folder}/${deployment}-${attemptId}-${operatorId}-${subtaskIndex}-${kind}-${++n}`;
 }
 
 function yieldToEventLoop(): Promise<void> {

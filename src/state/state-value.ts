@@ -1,3 +1,5 @@
+import type { CanonicalKey } from './key-group-hash.ts';
+import { Stamped } from './stamped.ts';
 import { isPlainObject, setField, tooDeep, unsupportedValue, VALUE_DEPTH_MAX } from './value-codec.ts';
 
 /**
@@ -98,7 +100,8 @@ function isCopy(item: unknown, admitted: unknown): boolean {
 
 /** Whether a holder of `value` could change it under our feet. */
 export function isMutable(value: unknown): boolean {
-  return typeof value === 'object' && value !== null;
+  if (typeof value !== 'object' || value === null) return false;
+  return !(value instanceof Stamped) || isMutable(value.value);
 }
 
 /** A deep copy of a value that `admit` let in. */
@@ -112,6 +115,58 @@ export function cloneValue(value: unknown): unknown {
   }
   if (value instanceof Map) return new Map([...value].map(([key, item]) => [cloneValue(key), cloneValue(item)]));
   if (value instanceof Set) return new Set([...value].map(cloneValue));
+  if (value instanceof Stamped) return new Stamped(cloneValue(value.value), value.stampMs);
   // Date and typed arrays.
   return structuredClone(value);
+}
+
+/** Memory of a key beside what every cell costs. */
+export function keyBytes(key: CanonicalKey): number {
+  return typeof key === 'string' ? 16 + key.length : 8;
+}
+
+/**
+ * Roughly what a value costs in memory. Looks at no more than a few items of each collection, so it is
+ * cheap for values of any size.
+ */
+export function approximateBytes(value: unknown, depth = 0): number {
+  switch (typeof value) {
+    case 'string':
+      return 16 + value.length;
+    case 'number':
+      // Integers of 32 bits live in the pointer.
+      return (value | 0) === value ? 0 : 16;
+    case 'bigint':
+      return 24;
+    case 'object':
+      return value === null || depth > 8 ? 0 : approximateObjectBytes(value, depth);
+    default:
+      return 0;
+  }
+}
+
+const LOOKED_AT_MAX = 16;
+
+function approximateObjectBytes(value: object, depth: number): number {
+  if (value instanceof Stamped) return 40 + approximateBytes(value.value, depth + 1);
+  if (ArrayBuffer.isView(value)) return 120 + value.byteLength;
+  if (Array.isArray(value)) return 32 + meanOf(value, value.length, depth, 8);
+  if (value instanceof Map) return 200 + meanOf(value.values(), value.size, depth, 64);
+  if (value instanceof Set) return 200 + meanOf(value, value.size, depth, 48);
+  if (value instanceof Date) return 80;
+  let bytes = 24;
+  for (const field of Object.keys(value))
+    bytes += 8 + approximateBytes((value as Record<string, unknown>)[field], depth + 1);
+  return bytes;
+}
+
+function meanOf(items: Iterable<unknown>, count: number, depth: number, slotBytes: number): number {
+  if (count === 0) return 0;
+  let looked = 0;
+  let bytes = 0;
+  for (const item of items) {
+    bytes += approximateBytes(item, depth + 1);
+    if (++looked === LOOKED_AT_MAX) break;
+  }
+  return count * (slotBytes + bytes / looked);
 }

@@ -1,7 +1,8 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { admit, cloneValue } from './state-value.ts';
-import { END, ValueReader, ValueWriter } from './value-codec.ts';
+import { ValueWriter } from './value-codec.ts';
+import { END, ValueReader } from './value-reader.ts';
 import { structuredValue } from './testing/arbitraries.ts';
 
 function roundTrip(values: readonly unknown[], writer = new ValueWriter(1)): unknown[] {

@@ -1,4 +1,5 @@
-import { CorruptError, InvalidArgumentError, MillraceError } from '../kernel/errors.ts';
+import { InvalidArgumentError, MillraceError } from '../kernel/errors.ts';
+import { Stamped } from './stamped.ts';
 
 /**
  * Structured values as bytes, for snapshots.
@@ -10,7 +11,7 @@ import { CorruptError, InvalidArgumentError, MillraceError } from '../kernel/err
  *
  * Numbers are never reused or given a new meaning; new tags go to the end.
  */
-const TAG = {
+export const TAG = {
   undefined: 0,
   null: 1,
   false: 2,
@@ -32,13 +33,15 @@ const TAG = {
   typedArray: 16,
   /** Not a value: ends a list of unknown length. */
   end: 17,
+  /** A value of a state with a time-to-live: its stamp, then the value. */
+  stamped: 18,
 } as const;
 
 /** Tags from here on are the integers 0..127, in one byte. */
-const SMALL_INT = 0x80;
+export const SMALL_INT = 0x80;
 
 /** By number in the format: only ever appended to. Elements are kept in little-endian order, as all of Node's platforms but one do. */
-const TYPED_ARRAYS = [
+export const TYPED_ARRAYS = [
   Uint8Array,
   Int8Array,
   Uint8ClampedArray,
@@ -74,6 +77,17 @@ export class ValueWriter {
     return this.length;
   }
 
+  /** Whether an object was written since the last reset: such bytes mean nothing to another writer's reader. */
+  get hasShapes(): boolean {
+    return this.shapes.size > 0;
+  }
+
+  /** Values that another writer wrote without shapes. */
+  writeRaw(bytes: Uint8Array): void {
+    this.reserve(bytes.length);
+    this.raw(bytes);
+  }
+
   /** What was written since the last reset, copied, so that the writer can be used again. */
   toBytes(): Buffer {
     return Buffer.from(this.buffer.subarray(0, this.length));
@@ -82,6 +96,7 @@ export class ValueWriter {
   /** Forgets bytes and shapes, keeps the memory. */
   reset(): void {
     this.length = 0;
+    if (this.shapes.size === 0) return;
     this.shapes = new Map();
     this.lastShape = [];
     this.lastShapeId = -1;
@@ -207,6 +222,11 @@ export class ValueWriter {
     } else if (value instanceof Set) {
       this.writeHead(TAG.set, value.size);
       for (const item of value) this.writeValue(item, depth + 1);
+    } else if (value instanceof Stamped) {
+      this.reserve(9);
+      this.buffer[this.length++] = TAG.stamped;
+      this.length = this.buffer.writeDoubleLE(value.stampMs, this.length);
+      this.writeValue(value.value, depth);
     } else if (value instanceof Date) {
       this.reserve(9);
       this.buffer[this.length++] = TAG.date;
@@ -299,161 +319,6 @@ export class ValueWriter {
 /** Below the limit of one Buffer on every supported Node. */
 const SECTION_BYTES_MAX = 2 ** 31 - 1;
 
-/** What {@link ValueReader.readOrEnd} gives at the end of a list. */
-export const END = Symbol('end');
-
-/** Reads what one `ValueWriter` wrote between two resets. Throws `CORRUPT` for bytes that no writer makes. */
-export class ValueReader {
-  private at = 0;
-  private readonly shapes: (readonly string[])[] = [];
-
-  constructor(private readonly bytes: Buffer) {}
-
-  get done(): boolean {
-    return this.at === this.bytes.length;
-  }
-
-  readCount(): number {
-    let value = 0;
-    let scale = 1;
-    for (;;) {
-      const byte = this.byte();
-      value += (byte & 0x7f) * scale;
-      if (byte < 0x80) return value;
-      scale *= 0x80;
-      if (scale > 2 ** 49) throw new CorruptError('a count in the snapshot is impossible');
-    }
-  }
-
-  readOrEnd(): unknown {
-    if (this.bytes[this.at] !== TAG.end) return this.read();
-    this.at++;
-    return END;
-  }
-
-  read(): unknown {
-    const tag = this.byte();
-    if (tag >= SMALL_INT) return tag - SMALL_INT;
-    switch (tag) {
-      case TAG.ascii:
-        return this.text('latin1');
-      case TAG.int32: {
-        const zigzag = this.readCount();
-        return (zigzag >>> 1) ^ -(zigzag & 1);
-      }
-      case TAG.float64:
-        return this.float64();
-      case TAG.shape:
-        return this.fields(this.shapes[this.readCount()]);
-      case TAG.newShape:
-        return this.fields(this.newShape());
-      case TAG.array:
-        return this.items();
-      case TAG.undefined:
-        return undefined;
-      case TAG.null:
-        return null;
-      case TAG.false:
-        return false;
-      case TAG.true:
-        return true;
-      case TAG.utf8:
-        return this.text('utf8');
-      case TAG.utf16:
-        return this.text('utf16le');
-      case TAG.bigint:
-        return this.bigint();
-      case TAG.date:
-        return new Date(this.float64());
-      case TAG.map: {
-        const map = new Map<unknown, unknown>();
-        for (let left = this.readCount(); left > 0; left--) map.set(this.read(), this.read());
-        return map;
-      }
-      case TAG.set:
-        return new Set(this.items());
-      case TAG.typedArray:
-        return this.typedArray();
-      default:
-        throw new CorruptError(`the snapshot holds the unknown tag ${tag}`);
-    }
-  }
-
-  private items(): unknown[] {
-    const length = this.readCount();
-    // Not allocated up front: a damaged length must end at the end of the bytes, not in exhausted memory.
-    const items: unknown[] = [];
-    for (let i = 0; i < length; i++) items.push(this.read());
-    return items;
-  }
-
-  private newShape(): readonly string[] {
-    const fields = this.fieldNames(this.readCount());
-    this.shapes.push(fields);
-    return fields;
-  }
-
-  private fieldNames(count: number): string[] {
-    const fields: string[] = [];
-    for (let i = 0; i < count; i++) {
-      const field = this.read();
-      if (typeof field !== 'string') throw new CorruptError('a field name in the snapshot is not text');
-      fields.push(field);
-    }
-    return fields;
-  }
-
-  private fields(shape: readonly string[] | undefined): Record<string, unknown> {
-    if (shape === undefined) throw new CorruptError('the snapshot refers to a shape that it does not hold');
-    const value: Record<string, unknown> = {};
-    for (const field of shape) setField(value, field, this.read());
-    return value;
-  }
-
-  private text(encoding: 'latin1' | 'utf8' | 'utf16le'): string {
-    const length = this.readCount();
-    const start = this.take(length);
-    return this.bytes.toString(encoding, start, start + length);
-  }
-
-  private bigint(): bigint {
-    const negative = this.byte() === 1;
-    const length = this.readCount();
-    const start = this.take(length);
-    const magnitude = BigInt(`0x${this.bytes.toString('hex', start, start + length) || '0'}`);
-    return negative ? -magnitude : magnitude;
-  }
-
-  private typedArray(): NodeJS.TypedArray {
-    const type = TYPED_ARRAYS[this.byte()];
-    const length = this.readCount();
-    if (type === undefined || length % type.BYTES_PER_ELEMENT !== 0) {
-      throw new CorruptError('the snapshot holds a typed array of unknown kind');
-    }
-    const start = this.take(length);
-    // A copy: aligned, and it does not keep the whole section alive.
-    return new type(new Uint8Array(this.bytes.subarray(start, start + length)).buffer);
-  }
-
-  private float64(): number {
-    return this.bytes.readDoubleLE(this.take(8));
-  }
-
-  private byte(): number {
-    const byte = this.bytes[this.at++];
-    if (byte === undefined) throw truncated();
-    return byte;
-  }
-
-  /** Moves past `length` bytes and gives where they start. */
-  private take(length: number): number {
-    const start = this.at;
-    if (length > this.bytes.length - start) throw truncated();
-    this.at = start + length;
-    return start;
-  }
-}
-
 export function isPlainObject(value: object): value is Record<string, unknown> {
   const prototype: unknown = Object.getPrototypeOf(value);
   if (prototype === Object.prototype || prototype === null) return true;
@@ -488,8 +353,4 @@ function sameFields(a: readonly string[], b: readonly string[]): boolean {
   if (a.length !== b.length || b.length === 0) return false;
   for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
   return true;
-}
-
-function truncated(): CorruptError {
-  return new CorruptError('the snapshot ends in the middle of a value');
 }

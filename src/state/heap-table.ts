@@ -1,0 +1,284 @@
+import { assert } from '../kernel/assert.ts';
+import { MillraceError } from '../kernel/errors.ts';
+import type { KeyGroupRange } from '../contracts/key-groups.ts';
+import { type CellLayout, layoutOf, type StateKind } from './cells.ts';
+import { Cell, CellGroup, DEAD, type Epochs, hiddenFrom, mapOf } from './cell-group.ts';
+import { type CanonicalKey, hashCanonicalKey, keyGroupForCanonical } from './key-group-hash.ts';
+import { type Aging, type Expiry, isExpired } from './stamped.ts';
+import { approximateBytes, cloneValue, keyBytes, ownString } from './state-value.ts';
+
+/** Maps that the keys of a state are spread over: none grows so large that its growing is felt as a pause. */
+const SHARDS = 64;
+/** One value in this many is looked at to know how large values are. */
+const SAMPLE_EVERY = 64;
+/** What a key costs besides its text and value: its cell, its place in a Map and in its group. */
+const CELL_OVERHEAD_BYTES = 110;
+/** What a unit costs besides its value. */
+const UNIT_OVERHEAD_BYTES = { single: 0, list: 10, map: 90 } as const;
+
+/**
+ * One named state in memory.
+ *
+ * A key is found through a Map, and its cell is also listed in its key group, where snapshots find it.
+ * So the key group, whose hash costs more than the look-up, is only needed when a key is new.
+ */
+export class HeapTable {
+  readonly layout: CellLayout;
+  /** By key group, counted from the first of the range. */
+  readonly groups: readonly CellGroup[];
+  /** How long values live; known once the state is asked for. Undefined: for ever. */
+  aging: Aging | undefined;
+  /** Whether values with a stamp were restored, and without. */
+  sawStamps = false;
+  sawUnstamped = false;
+  private readonly shards: readonly Map<CanonicalKey, Cell>[];
+  /** Units are what grows: the items of lists, the entries of maps, else the cells themselves. */
+  units = 0;
+  private cells = 0;
+  private samples = 0;
+  private meanBytes = 0;
+  private sweeping: Iterator<void> | undefined;
+
+  constructor(
+    readonly name: string,
+    readonly kind: StateKind,
+    private readonly range: KeyGroupRange,
+    private readonly maxParallelism: number,
+    readonly epochs: Epochs,
+  ) {
+    this.layout = layoutOf(kind);
+    this.groups = Array.from({ length: range.last - range.first + 1 }, () => new CellGroup(this.layout, epochs));
+    this.shards = Array.from({ length: SHARDS }, () => new Map());
+  }
+
+  /** Keys. */
+  get size(): number {
+    return this.cells;
+  }
+
+  /** Roughly: from the number of keys and a sample of the values. */
+  get estimatedBytes(): number {
+    return this.cells * CELL_OVERHEAD_BYTES + this.units * (UNIT_OVERHEAD_BYTES[this.layout] + this.meanBytes);
+  }
+
+  expiry(): Expiry | undefined {
+    return this.aging?.expiry();
+  }
+
+  find(key: CanonicalKey, shard: number): Cell | undefined {
+    return (this.shards[shard] as Map<CanonicalKey, Cell>).get(key);
+  }
+
+  insert(key: CanonicalKey, shard: number, value: unknown): Cell {
+    const group = keyGroupForCanonical(key, this.maxParallelism) - this.range.first;
+    return this.insertInto(group, key, shard, value);
+  }
+
+  insertInto(group: number, key: CanonicalKey, shard: number, value: unknown): Cell {
+    const cells = this.groups[group];
+    assert(cells !== undefined, 'a record reaches the owner of its key group');
+    const owned = typeof key === 'string' ? ownString(key) : key;
+    const cell = new Cell(owned, value, this.epochs.current);
+    (this.shards[shard] as Map<CanonicalKey, Cell>).set(owned, cell);
+    cells.add(cell);
+    this.cells++;
+    if (this.layout === 'single') this.added(owned, value);
+    return cell;
+  }
+
+  /** Counts a new unit; the expired pay for the new. */
+  added(key: CanonicalKey | undefined, value: unknown): void {
+    this.units++;
+    this.sample(key, value);
+    if (this.aging !== undefined) this.sweep();
+  }
+
+  /** Must come before a change of the cell's value. */
+  touch(cell: Cell): void {
+    if (cell.epoch <= this.epochs.needed) this.groupOf(cell).save(cell, cell.value);
+    cell.epoch = this.epochs.current;
+  }
+
+  /** `expired`: the cell's time is over, which a snapshot that still has it will find by itself. */
+  remove(cell: Cell, why: 'changed' | 'expired' = 'changed'): void {
+    this.removeFrom(this.groupOf(cell), cell, why);
+  }
+
+  insertEntry(cell: Cell, mapKey: CanonicalKey, value: unknown): void {
+    const owned = typeof mapKey === 'string' ? ownString(mapKey) : mapKey;
+    mapOf(cell).set(owned, new Cell(owned, value, this.epochs.current));
+    cell.epoch = this.epochs.current;
+    this.added(owned, value);
+  }
+
+  /** E3: makes the value one that no view sees, and gives it. */
+  release(cell: Cell): unknown {
+    if (this.groupOf(cell).save(cell, cell.value)) cell.value = cloneValue(cell.value);
+    // Seen by no view of today, and not changed either.
+    cell.epoch = hiddenFrom(cell.epoch, this.epochs.needed);
+    return cell.value;
+  }
+
+  /** E3 for an entry of a map. */
+  releaseEntry(cell: Cell, entry: Cell): void {
+    if (this.groupOf(cell).saveEntry(cell.key, entry)) entry.value = cloneValue(entry.value);
+    entry.epoch = hiddenFrom(entry.epoch, this.epochs.needed);
+  }
+
+  /** Must come before a change of the entry's value. */
+  touchEntry(cell: Cell, entry: Cell): void {
+    if (entry.epoch <= this.epochs.needed) this.groupOf(cell).saveEntry(cell.key, entry);
+    entry.epoch = this.epochs.current;
+    cell.epoch = this.epochs.current;
+  }
+
+  removeEntry(cell: Cell, entry: Cell, why: 'changed' | 'expired' = 'changed'): void {
+    const entries = mapOf(cell);
+    if (entry.epoch <= this.epochs.needed) this.groupOf(cell).saveEntry(cell.key, entry);
+    entries.delete(entry.key);
+    this.units--;
+    if (why === 'changed') cell.epoch = this.epochs.current;
+    if (entries.size === 0) this.remove(cell, why);
+  }
+
+  private groupOf(cell: Cell): CellGroup {
+    const group = this.groups[keyGroupForCanonical(cell.key, this.maxParallelism) - this.range.first];
+    assert(group !== undefined, 'a cell lies in an owned key group');
+    return group;
+  }
+
+  /** Now and then a value's size is taken, so that the estimate follows it. */
+  sample(key: CanonicalKey | undefined, value: unknown): void {
+    if (this.samples++ % SAMPLE_EVERY !== 0) return;
+    const bytes = (key === undefined ? 0 : keyBytes(key)) + approximateBytes(value);
+    const weight = this.samples === 1 ? 1 : 1 / 16;
+    this.meanBytes += (bytes - this.meanBytes) * weight;
+  }
+
+  /**
+   * Looks at two units more, and lets go of those that have expired. Called for each new one, so that
+   * keys that nobody asks for again cannot pile up: a whole round takes half as many new ones as there are.
+   */
+  private sweep(): void {
+    this.sweeping ??= this.sweepRounds();
+    this.sweeping.next();
+    this.sweeping.next();
+  }
+
+  private *sweepRounds(): Generator<void, never> {
+    for (;;) {
+      yield;
+      for (const group of this.groups) {
+        for (let i = 0; i < group.length; i++) {
+          const cell = group.at(i);
+          if (cell === undefined || cell.epoch === DEAD) continue;
+          if (this.layout === 'map') yield* this.sweepMap(cell);
+          else if (this.layout === 'single' ? isExpired(cell.value, this.expiry()) : this.allExpired(cell))
+            this.removeFrom(group, cell, 'expired');
+          yield;
+        }
+      }
+    }
+  }
+
+  private allExpired(cell: Cell): boolean {
+    const items = cell.value as readonly unknown[];
+    // The newest is last, unless reading refreshes: either way one that lives keeps the list.
+    const expiry = this.expiry();
+    return isExpired(items.at(-1), expiry) && items.every((item) => isExpired(item, expiry));
+  }
+
+  private *sweepMap(cell: Cell): Generator<void> {
+    for (const entry of mapOf(cell).values()) {
+      if (isExpired(entry.value, this.expiry())) this.removeEntry(cell, entry, 'expired');
+      if (cell.epoch === DEAD) return;
+      yield;
+    }
+  }
+
+  /** User keys in no particular order. */
+  *keys(): Generator<CanonicalKey> {
+    for (const group of this.groups) yield* group.keys();
+  }
+
+  private removeFrom(group: CellGroup, cell: Cell, why: 'changed' | 'expired'): void {
+    const shard = this.shards[shardOf(cell.key)] as Map<CanonicalKey, Cell>;
+    if (cell.epoch <= this.epochs.needed || this.layout === 'map') group.save(cell, cell.value);
+    shard.delete(cell.key);
+    if (this.layout === 'single') this.units--;
+    else if (this.layout === 'list') this.units -= (cell.value as readonly unknown[]).length;
+    else this.units -= mapOf(cell).size;
+    group.bury(cell, why);
+    this.cells--;
+  }
+}
+
+/** All states of an operator by name; also those restored that no function has asked for yet. */
+export class HeapTables {
+  private readonly tables = new Map<string, HeapTable>();
+
+  constructor(
+    private readonly range: KeyGroupRange,
+    private readonly maxParallelism: number,
+    readonly epochs: Epochs,
+  ) {}
+
+  /** The state of that name, made if need be. */
+  table(name: string, kind: StateKind): HeapTable {
+    let table = this.tables.get(name);
+    if (table === undefined) {
+      table = new HeapTable(name, kind, this.range, this.maxParallelism, this.epochs);
+      this.tables.set(name, table);
+    }
+    if (table.kind !== kind) throw otherKind(name, table.kind, kind);
+    return table;
+  }
+
+  get(name: string): HeapTable | undefined {
+    return this.tables.get(name);
+  }
+
+  all(): readonly HeapTable[] {
+    return [...this.tables.values()];
+  }
+
+  get size(): number {
+    let size = 0;
+    for (const table of this.tables.values()) size += table.size;
+    return size;
+  }
+
+  get estimatedBytes(): number {
+    let bytes = 0;
+    for (const table of this.tables.values()) bytes += table.estimatedBytes;
+    return bytes;
+  }
+}
+
+export function otherKind(name: string, known: string, asked: string): MillraceError {
+  return new MillraceError('CONFLICT', `state '${name}' is ${known} state and cannot be used as ${asked} state`, {
+    hint: 'give the new state another name, or another uid to its operator',
+  });
+}
+
+/**
+ * Which Map a key is in: any function of the key will do, so a cheap one over a few characters. Keys
+ * that agree in all of those share a Map, which is slower to grow and otherwise no worse.
+ */
+export function shardOf(key: CanonicalKey): number {
+  if (typeof key === 'string') {
+    const { length } = key;
+    if (length === 0) return 0;
+    let h = Math.imul(length, 31) + key.charCodeAt(length - 1);
+    h = Math.imul(h, 31) + key.charCodeAt(length >> 1);
+    h = Math.imul(h, 31) + key.charCodeAt(length - 1 - (length >> 2));
+    h = Math.imul(h, 31) + key.charCodeAt(0);
+    if (length > 1) h = Math.imul(h, 31) + key.charCodeAt(length - 2);
+    return Math.imul(h, GOLDEN) >>> SHARD_SHIFT;
+  }
+  if (typeof key === 'number' && (key | 0) === key) return Math.imul(key, GOLDEN) >>> SHARD_SHIFT;
+  return hashCanonicalKey(key) >>> SHARD_SHIFT;
+}
+
+const GOLDEN = 0x9e3779b1;
+const SHARD_SHIFT = 26; // 32 bits less log2(SHARDS).

@@ -1,0 +1,179 @@
+import { MillraceError } from '../kernel/errors.ts';
+import type { KeyGroupRange } from '../contracts/key-groups.ts';
+import type { KeyedStateHandle } from '../contracts/state-handles.ts';
+import { decodeCanonicalKey } from './decode-key.ts';
+import { type CanonicalKey, canonicalKey } from './key-group-hash.ts';
+import { type RestoreTarget, restoreKeyedState } from './keyed-restore.ts';
+import { KeyedSnapshot, type SnapshotDeps, type StateViews } from './keyed-snapshot.ts';
+import { type CellsFactory, KeyedStates } from './keyed-states.ts';
+import type { MemoryBudget, MemoryShare } from './memory-budget.ts';
+import type {
+  AggregatingState,
+  AggregatingStateDescription,
+  KeyedStateBackend,
+  ListState,
+  ListStateDescription,
+  MapState,
+  MapStateDescription,
+  PendingSnapshot,
+  ReducingState,
+  ReducingStateDescription,
+  SnapshotOptions,
+  ValueState,
+  ValueStateDescription,
+} from './ports.ts';
+import { SharedSections } from './shared-sections.ts';
+import { unstamped } from './ttl-cells.ts';
+
+/** Where the states of one operator are: in memory or on disk. */
+export interface KeyedStore extends CellsFactory, RestoreTarget {
+  /** Makes `key` the current one of all states. */
+  select(key: CanonicalKey): void;
+  /** Keys of one state; none when there is no such state. */
+  keys(name: string): Iterable<CanonicalKey>;
+  /** Values of a single-valued state, as they are stored. */
+  values(name: string): Iterable<unknown>;
+  /** The cut of what has been restored; call once, after all of it. */
+  restored(): number;
+  /** Fixes the content as of now. */
+  cut(): { readonly cut: number; readonly views: StateViews };
+  readonly size: number;
+  readonly estimatedBytes: number;
+  /** What was cut and not yet closed stays readable. */
+  dispose(): void;
+}
+
+export interface KeyedStateDeps extends SnapshotDeps {
+  /** Processing time, milliseconds since the epoch. */
+  readonly wallMs: () => number;
+  readonly budget: MemoryBudget;
+}
+
+export interface KeyedStateOptions {
+  readonly range: KeyGroupRange;
+  readonly maxParallelism: number;
+  readonly incremental: boolean;
+  /** Names for objects that nobody else uses; shared ones lie where {@link KeyedStateOptions.isShared} says. */
+  readonly nextObjectKey: (folder: number | 'shared' | 'unnamed') => string;
+  readonly isShared: (objectKey: string) => boolean;
+  /** Whose state it is, for messages. */
+  readonly owner: string;
+}
+
+/** Memory is looked at once in this many records. */
+const RECORDS_PER_LOOK = 256;
+
+/** Keyed state over any store: kinds of state, snapshots, what of them is shared. */
+export class KeyedState implements KeyedStateBackend {
+  readonly range: KeyGroupRange;
+  private readonly states: KeyedStates;
+  private readonly shared: SharedSections;
+  private readonly memory: MemoryShare;
+  private records = 0;
+  private disposed = false;
+
+  private constructor(
+    private readonly deps: KeyedStateDeps,
+    private readonly options: KeyedStateOptions,
+    private readonly store: KeyedStore,
+  ) {
+    this.range = options.range;
+    this.shared = new SharedSections(options.isShared);
+    this.states = new KeyedStates(store, deps.wallMs, () => this.shared.forget());
+    this.memory = deps.budget.share(options.owner, () => store.estimatedBytes);
+  }
+
+  /** Takes the store over, also when it fails. */
+  static async restore(
+    deps: KeyedStateDeps,
+    options: KeyedStateOptions,
+    store: KeyedStore,
+    handles: readonly KeyedStateHandle[],
+    signal: AbortSignal,
+  ): Promise<KeyedState> {
+    const { range, maxParallelism } = options;
+    const backend = new KeyedState(deps, options, store);
+    try {
+      const onSlice = () => backend.memory.check();
+      await restoreKeyedState(deps, { handles, range, maxParallelism, into: store, onSlice, signal });
+      const cut = store.restored();
+      if (options.incremental && handles.length > 0) backend.shared.restored(range, cut, handles);
+      return backend;
+    } catch (error) {
+      backend.dispose();
+      throw error;
+    }
+  }
+
+  setCurrentKey(key: unknown): void {
+    this.store.select(canonicalKey(key));
+    if (++this.records === RECORDS_PER_LOOK) {
+      this.records = 0;
+      this.memory.check();
+    }
+  }
+
+  valueState<T>(state: string | ValueStateDescription): ValueState<T> {
+    return this.states.value(state);
+  }
+
+  listState<T>(state: string | ListStateDescription): ListState<T> {
+    return this.states.list(state);
+  }
+
+  mapState<K, V>(state: string | MapStateDescription): MapState<K, V> {
+    return this.states.map(state);
+  }
+
+  reducingState<T>(state: ReducingStateDescription<T>): ReducingState<T> {
+    return this.states.reducing(state);
+  }
+
+  aggregatingState<IN, ACC, OUT>(state: AggregatingStateDescription<IN, ACC, OUT>): AggregatingState<IN, OUT> {
+    return this.states.aggregating(state);
+  }
+
+  *keys(stateName: string): Generator<unknown> {
+    for (const key of this.store.keys(stateName)) yield decodeCanonicalKey(key);
+  }
+
+  forEachValue<T>(name: string, visit: (value: T) => void): void {
+    for (const value of this.store.values(name)) visit(unstamped(value) as T);
+  }
+
+  snapshot(checkpointId?: number, snapshotOptions: SnapshotOptions = {}): PendingSnapshot<KeyedStateHandle> {
+    if (this.disposed) throw new MillraceError('CLOSED', 'the state was disposed of');
+    const { incremental, nextObjectKey } = this.options;
+    const { cut, views } = this.store.cut();
+    const plan =
+      incremental && checkpointId !== undefined && snapshotOptions.kind !== 'SAVEPOINT'
+        ? this.shared.begin(checkpointId, cut)
+        : undefined;
+    const objectKey = nextObjectKey(plan === undefined ? (checkpointId ?? 'unnamed') : 'shared');
+    return new KeyedSnapshot(this.deps, this.range, objectKey, views, plan);
+  }
+
+  checkpointCompleted(checkpointId: number): void {
+    this.shared.completed(checkpointId);
+  }
+
+  checkpointAborted(checkpointId: number): void {
+    this.shared.aborted(checkpointId);
+  }
+
+  size(): number {
+    return this.store.size;
+  }
+
+  estimatedBytes(): number {
+    return this.store.estimatedBytes;
+  }
+
+  dispose(): void {
+    if (this.disposed) return;
+    this.disposed = true;
+    this.memory.release();
+    this.states.clear();
+    this.store.dispose();
+  }
+}

@@ -1,0 +1,36 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import type { StateBackendsOptions } from './state-backends.ts';
+import { StateHistory, step } from './testing/state-history.ts';
+
+const HEAP: readonly StateBackendsOptions[] = [
+  { memoryThresholdBytes: 0 },
+  { memoryThresholdBytes: 200, compression: 'gzip' },
+];
+const INCREMENTAL: readonly StateBackendsOptions[] = [
+  { memoryThresholdBytes: 0, incremental: true },
+  { memoryThresholdBytes: 200, incremental: true },
+  { memoryThresholdBytes: 0 },
+];
+
+test('every kind of state, with and without time-to-live, does as a naive model does, over checkpoints and restarts', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { maxLength: 14 }), fc.integer({ min: 1, max: 2 }), async (steps, retained) => {
+      await new StateHistory(HEAP, retained).play(steps);
+    }),
+    { numRuns: Number(process.env.MILLRACE_PROPERTY_RUNS ?? 150) },
+  );
+}, 60_000);
+
+test('incremental checkpoints restore the same, though objects go as soon as no retained checkpoint refers to them', async () => {
+  let shared = 0;
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { maxLength: 20 }), fc.integer({ min: 1, max: 2 }), async (steps, retained) => {
+      const history = new StateHistory(INCREMENTAL, retained);
+      await history.play(steps);
+      shared += history.shared;
+    }),
+    { numRuns: Number(process.env.MILLRACE_PROPERTY_RUNS ?? 200) },
+  );
+  expect(shared).toBeGreaterThan(10);
+}, 60_000);
