@@ -110,6 +110,16 @@ test('more shapes than there are columns for come back', () => {
   }
 });
 
+test('a shape whose optional parts are too many together goes by rows', () => {
+  const part = { a: 1, b: 2, c: 3, d: 4 };
+  const records = Array.from({ length: 40 }, (_, i) =>
+    Object.fromEntries(Array.from({ length: 16 }, (_, field) => [`f${field}`, field % 2 === i % 2 ? part : null])),
+  );
+  const encoder = taught(...records.slice(0, 2));
+  expect(roundTrip(encoder, records)).toStrictEqual(records);
+  expect(roundTrip(encoder, records)).toStrictEqual(records);
+});
+
 test('columns that went wide for a while become narrow again', () => {
   const encoder = taught({ a: 1 });
   const plain = Array.from({ length: 64 }, (_, i) => ({ a: i }));

@@ -1,4 +1,4 @@
-import type { FieldPlan } from './plan.ts';
+import { type FieldPlan, leavesOf, LEAVES_MAX } from './plan.ts';
 import { mergePlans } from './shape.ts';
 
 /** Records of a shape seen before it gets columns: enough to see which fields are optional. */
@@ -45,6 +45,8 @@ export class ShapeLearner {
     candidate.plan = mergePlans(candidate.plan, plan, { firm: false });
     if (candidate.seen < SEEN_MIN) return undefined;
     this.candidates.delete(key);
+    // Each record was small enough, but all their optional parts together are not.
+    if (leavesOf(candidate.plan) > LEAVES_MAX) return undefined;
     this.looks = 0;
     return candidate.plan;
   }
