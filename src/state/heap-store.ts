@@ -60,7 +60,7 @@ export class HeapStore implements KeyedStore {
     for (const group of this.tables.get(name)?.groups ?? []) yield* group.values();
   }
 
-  open(name: string, kind: StateKind, keyGroup: number): RowSink {
+  open(name: string, kind: StateKind, keyGroup: number): RowSink & { end(): void } {
     return new RestoredRows(this.tables.table(name, kind), keyGroup - this.range.first);
   }
 
@@ -189,6 +189,10 @@ class RestoredRows implements RowSink {
     const shard = shardOf(key);
     const cell = this.table.find(key, shard) ?? this.table.insertInto(this.group, key, shard, new Map());
     this.table.insertEntry(cell, mapKey, value);
+  }
+
+  end(): void {
+    // Every row is where it belongs already.
   }
 
   private note(value: unknown): void {

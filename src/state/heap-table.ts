@@ -4,13 +4,12 @@ import type { KeyGroupRange } from '../contracts/key-groups.ts';
 import { type CellLayout, layoutOf, type StateKind } from './cells.ts';
 import { Cell, CellGroup, DEAD, type Epochs, hiddenFrom, mapOf } from './cell-group.ts';
 import { type CanonicalKey, hashCanonicalKey, keyGroupForCanonical } from './key-group-hash.ts';
+import { SizeEstimate } from './size-estimate.ts';
 import { type Aging, type Expiry, isExpired } from './stamped.ts';
-import { approximateBytes, cloneValue, keyBytes, ownString } from './state-value.ts';
+import { cloneValue, ownString } from './state-value.ts';
 
 /** Maps that the keys of a state are spread over: none grows so large that its growing is felt as a pause. */
 const SHARDS = 64;
-/** One value in this many is looked at to know how large values are. */
-const SAMPLE_EVERY = 64;
 /** What a key costs besides its text and value: its cell, its place in a Map and in its group. */
 const CELL_OVERHEAD_BYTES = 110;
 /** What a unit costs besides its value. */
@@ -35,8 +34,7 @@ export class HeapTable {
   /** Units are what grows: the items of lists, the entries of maps, else the cells themselves. */
   units = 0;
   private cells = 0;
-  private samples = 0;
-  private meanBytes = 0;
+  private readonly sizes = new SizeEstimate();
   private sweeping: Iterator<void> | undefined;
 
   constructor(
@@ -58,7 +56,7 @@ export class HeapTable {
 
   /** Roughly: from the number of keys and a sample of the values. */
   get estimatedBytes(): number {
-    return this.cells * CELL_OVERHEAD_BYTES + this.units * (UNIT_OVERHEAD_BYTES[this.layout] + this.meanBytes);
+    return this.cells * CELL_OVERHEAD_BYTES + this.units * (UNIT_OVERHEAD_BYTES[this.layout] + this.sizes.meanBytes);
   }
 
   expiry(): Expiry | undefined {
@@ -149,10 +147,7 @@ export class HeapTable {
 
   /** Now and then a value's size is taken, so that the estimate follows it. */
   sample(key: CanonicalKey | undefined, value: unknown): void {
-    if (this.samples++ % SAMPLE_EVERY !== 0) return;
-    const bytes = (key === undefined ? 0 : keyBytes(key)) + approximateBytes(value);
-    const weight = this.samples === 1 ? 1 : 1 / 16;
-    this.meanBytes += (bytes - this.meanBytes) * weight;
+    this.sizes.sample(key, value);
   }
 
   /**

@@ -22,8 +22,8 @@ export interface KeyedRestore {
 
 /** Where restored rows go. */
 export interface RestoreTarget {
-  /** For the rows of one state in one key group. */
-  open(name: string, kind: StateKind, keyGroup: number): RowSink;
+  /** For the rows of one state in one key group; `end` comes after the last. */
+  open(name: string, kind: StateKind, keyGroup: number): RowSink & { end(): void };
 }
 
 /** Neighbouring sections are read together up to this size. */
@@ -126,7 +126,8 @@ async function restoreState(
 ): Promise<void> {
   const { name, kind } = readStateHead(reader);
   const rows = new RowReader(reader, kind);
-  const sink = new CheckedRows(into.open(name, kind, keyGroup), (key) => {
+  const target = into.open(name, kind, keyGroup);
+  const sink = new CheckedRows(target, (key) => {
     if (keyGroupForCanonical(key, maxParallelism) !== keyGroup) throw otherRule(where);
   });
   while (rows.read(SLICE_ROWS, sink)) {
@@ -134,6 +135,7 @@ async function restoreState(
     await yieldNow();
     signal.throwIfAborted();
   }
+  target.end();
 }
 
 /** Rows restored at a time. */

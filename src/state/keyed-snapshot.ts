@@ -38,7 +38,7 @@ export interface StateView {
 
 /** All states of an operator as of one cut. */
 export interface StateViews {
-  /** By key group, counted from the first of the range; only states with something in the group. */
+  /** By key group, counted from the first of the range; at least the states with something in the group. */
   readonly groups: readonly (readonly StateView[])[];
   /** Whether a cell of the key group was removed after an older cut: states without any left are not in `groups`. */
   removedSince(group: number, cut: number): boolean;
@@ -112,6 +112,7 @@ export class KeyedSnapshot implements PendingSnapshot<KeyedStateHandle> {
       if (reference !== undefined || group.length === 0) continue;
       writer.reset();
       for (const view of group) await this.writeState(writer, view, signal);
+      if (writer.bytesWritten === 0) continue;
       const start = object.size;
       await object.append(await encodeSection(writer.toBytes(), this.range.first + i, this.deps.compression), signal);
       written[i] = { start, end: object.size };

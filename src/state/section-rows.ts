@@ -15,23 +15,22 @@ import { END, type ValueReader } from './value-reader.ts';
  * Keys and map keys are in canonical form. A value of a state with a time-to-live carries its stamp.
  */
 export class SectionRows implements RowSink {
+  private begun = false;
   private openKey: CanonicalKey | undefined;
 
   constructor(
     private readonly writer: ValueWriter,
-    { name, kind }: { readonly name: string; readonly kind: StateKind },
-  ) {
-    writer.write(name);
-    writer.write(kind);
-    writer.write({});
-  }
+    private readonly state: { readonly name: string; readonly kind: StateKind },
+  ) {}
 
   single(key: CanonicalKey, value: unknown): void {
+    this.begin();
     this.writer.write(key);
     this.writer.write(value);
   }
 
   listStart(key: CanonicalKey): void {
+    this.begin();
     this.writer.write(key);
   }
 
@@ -46,6 +45,7 @@ export class SectionRows implements RowSink {
   mapEntry(key: CanonicalKey, mapKey: CanonicalKey, value: unknown): void {
     const { writer } = this;
     if (key !== this.openKey) {
+      this.begin();
       if (this.openKey !== undefined) writer.writeEnd();
       writer.write(key);
       this.openKey = key;
@@ -56,8 +56,18 @@ export class SectionRows implements RowSink {
 
   /** After the last row. */
   end(): void {
+    if (!this.begun) return;
     if (this.openKey !== undefined) this.writer.writeEnd();
     this.writer.writeEnd();
+  }
+
+  /** The head comes with the first row: a state without rows leaves nothing. */
+  private begin(): void {
+    if (this.begun) return;
+    this.begun = true;
+    this.writer.write(this.state.name);
+    this.writer.write(this.state.kind);
+    this.writer.write({});
   }
 }
 

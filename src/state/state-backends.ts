@@ -3,9 +3,9 @@ import type { ObjectStore } from '../contracts/object-store.ts';
 import type { KeyedStateHandle, OperatorStateHandle } from '../contracts/state-handles.ts';
 import type { AttemptId, DeploymentId, JobId, OperatorId } from '../kernel/ids.ts';
 import { type Clock, SystemClock } from '../kernel/clock.ts';
-import { HeapStore } from './heap-store.ts';
 import { SLICE_ROWS } from './keyed-snapshot.ts';
 import { KeyedState, type KeyedStateDeps } from './keyed-state.ts';
+import { keyedStores } from './keyed-stores.ts';
 import { MemoryBudget } from './memory-budget.ts';
 import { HeapOperatorState } from './operator-state.ts';
 import type { KeyedStateBackend, OperatorStateBackend } from './ports.ts';
@@ -33,6 +33,20 @@ export interface StateBackendsOptions {
    * others refer to. Default false.
    */
   readonly incremental?: boolean;
+  /**
+   * Where keyed state is: `heap` in memory, the fastest; `lmdb` on disk, for more than fits into memory.
+   * Checkpoints of either restore into the other. Default `heap`.
+   */
+  readonly backend?: 'heap' | 'lmdb';
+  /** For `lmdb`; must be given then. */
+  readonly lmdb?: {
+    /** On a local disk, this process's own: whatever lies there from before may be removed. Backends remove their folders. */
+    readonly directory: string;
+    /** Memory for rows of one backend. Default 64 MiB. */
+    readonly cacheBytes?: number;
+    /** Changed rows that wait in memory. Default 16,384. */
+    readonly dirtyRowsMax?: number;
+  };
   /** A task whose state, by estimate, takes the memory of all backends made here beyond this fails. Default: no limit. */
   readonly memoryLimitBytes?: number;
   /** Under which a job's state objects lie, ending in `/`: where the job's clean-up looks. Default `checkpoints/<jobId>/`. */
@@ -63,11 +77,14 @@ export interface StateBackends {
     readonly restore: readonly OperatorStateHandle[];
     readonly signal: AbortSignal;
   }): Promise<OperatorStateBackend>;
+  /** Resolves when what disposed backends had on disk is gone. Rejects with the first failure to remove it. */
+  close(): Promise<void>;
 }
 
 export function createStateBackends(deps: StateBackendsDeps, options: StateBackendsOptions = {}): StateBackends {
   const objectPrefix = options.objectPrefix ?? ((jobId) => `checkpoints/${jobId}/`);
   const clock = deps.clock ?? new SystemClock();
+  const stores = keyedStores(options);
   const incremental = options.incremental ?? false;
   const stateDeps: KeyedStateDeps = {
     objects: deps.objects,
@@ -79,7 +96,7 @@ export function createStateBackends(deps: StateBackendsDeps, options: StateBacke
     compression: options.compression ?? 'none',
   };
   return {
-    createKeyedStateBackend: ({ scope, range, maxParallelism, restore, signal }) => {
+    createKeyedStateBackend: async ({ scope, range, maxParallelism, restore, signal }) => {
       const sharedPrefix = `${objectPrefix(scope.jobId)}shared/`;
       const keyedOptions = {
         range,
@@ -89,12 +106,14 @@ export function createStateBackends(deps: StateBackendsDeps, options: StateBacke
         isShared: (key: string) => key.startsWith(sharedPrefix),
         owner: `operator ${scope.operatorId} subtask ${scope.subtaskIndex}`,
       };
-      return KeyedState.restore(stateDeps, keyedOptions, new HeapStore(range, maxParallelism), restore, signal);
+      const store = await stores.open(scope, range, maxParallelism);
+      return KeyedState.restore(stateDeps, keyedOptions, store, restore, signal);
     },
     createOperatorStateBackend: ({ scope, restore, signal }) => {
       const nextObjectKey = objectKeys(objectPrefix, scope, 'operator');
       return HeapOperatorState.restore(stateDeps, (id) => nextObjectKey(id ?? 'unnamed'), restore, signal);
     },
+    close: () => stores.close(),
   };
 }
 

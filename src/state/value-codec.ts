@@ -77,20 +77,14 @@ export class ValueWriter {
     return this.length;
   }
 
-  /** Whether an object was written since the last reset: such bytes mean nothing to another writer's reader. */
-  get hasShapes(): boolean {
-    return this.shapes.size > 0;
-  }
-
-  /** Values that another writer wrote without shapes. */
-  writeRaw(bytes: Uint8Array): void {
-    this.reserve(bytes.length);
-    this.raw(bytes);
-  }
-
   /** What was written since the last reset, copied, so that the writer can be used again. */
   toBytes(): Buffer {
     return Buffer.from(this.buffer.subarray(0, this.length));
+  }
+
+  /** What was written since the last reset; good until the next write. */
+  view(): Buffer {
+    return this.buffer.subarray(0, this.length);
   }
 
   /** Forgets bytes and shapes, keeps the memory. */

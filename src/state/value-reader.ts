@@ -28,6 +28,10 @@ export class ValueReader {
     }
   }
 
+  skip(bytes: number): void {
+    this.take(bytes);
+  }
+
   readOrEnd(): unknown {
     if (this.bytes[this.at] !== TAG.end) return this.read();
     this.at++;

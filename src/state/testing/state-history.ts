@@ -9,7 +9,7 @@ import type { Clock } from '../../kernel/clock.ts';
 import { ManualClock } from '../../kernel/manual-clock.ts';
 import { keyGroupFor } from '../key-group-hash.ts';
 import type { KeyedStateBackend } from '../ports.ts';
-import { createStateBackends, type StateBackendsOptions } from '../state-backends.ts';
+import { createStateBackends, type StateBackends, type StateBackendsOptions } from '../state-backends.ts';
 import { testScope } from './scope.ts';
 import {
   applyOperation,
@@ -105,6 +105,7 @@ export class StateHistory {
   private nowMs = 1_000_000;
   private nextId = 1;
   private backends: { readonly backend: KeyedStateBackend; readonly states: OpenStates }[] = [];
+  private factory: StateBackends | undefined;
   private model = new StateModel();
   private completed: Completed[] = [];
   private onYield: () => void = () => {};
@@ -115,14 +116,19 @@ export class StateHistory {
   ) {}
 
   async play(steps: readonly Step[]): Promise<void> {
-    await this.restart(2, 0);
-    for (const one of steps) await this.perform(one);
-    await this.restart(3, 1);
-    this.dispose();
+    try {
+      await this.restart(2, 0);
+      for (const one of steps) await this.perform(one);
+      await this.restart(3, 1);
+    } finally {
+      await this.dispose();
+    }
   }
 
-  dispose(): void {
+  private async dispose(): Promise<void> {
     for (const { backend } of this.backends) backend.dispose();
+    this.backends = [];
+    await this.factory?.close();
   }
 
   private async perform(one: Step): Promise<void> {
@@ -213,7 +219,7 @@ export class StateHistory {
   }
 
   private async restart(parallelism: number, options: number): Promise<void> {
-    this.dispose();
+    await this.dispose();
     const latest = this.completed.at(-1);
     this.model = latest?.model.clone() ?? new StateModel();
     const handles = latest?.handles ?? [];
@@ -227,6 +233,7 @@ export class StateHistory {
       },
       this.variants[options % this.variants.length],
     );
+    this.factory = factory;
     this.backends = await Promise.all(
       Array.from({ length: parallelism }, async (_, index) => {
         const range = keyGroupRange(MAX_PARALLELISM, parallelism, index);
