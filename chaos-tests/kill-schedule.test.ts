@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { makeKillSchedule, showSchedule, type Victim } from './kill-schedule.ts';
+import { isLate, makeKillSchedule, showSchedule, type Victim } from './kill-schedule.ts';
 
 const many = Array.from({ length: 500 }, (_, seed) => makeKillSchedule(seed));
 
@@ -11,7 +11,7 @@ test('the seed alone decides', () => {
 test('every schedule kills a leader, at rising parts of the output, with time left to recover', () => {
   for (const { kills } of many) {
     expect(kills.some(({ victim }) => victim === 'leader')).toBe(true);
-    const parts = kills.flatMap(({ when }) => (when.kind === 'progress' ? [when.part] : []));
+    const parts = kills.flatMap((kill) => (kill.when.kind === 'progress' && !isLate(kill) ? [kill.when.part] : []));
     expect(parts).toEqual([...parts].sort((a, b) => a - b));
     expect(parts[0]).toBeGreaterThanOrEqual(0.1);
     expect(parts.at(-1)).toBeLessThanOrEqual(0.8);
@@ -26,6 +26,13 @@ test('an election or redeployment is waited for only after a kill that must brin
         expect(bringsElection).toContain(kills[i - 1]?.victim);
     });
   }
+});
+
+test('some kill the leader while the job ends, as the last thing', () => {
+  const late = many.filter(({ kills }) => kills.some(isLate));
+  expect(late.length).toBeGreaterThan(100);
+  expect(late.length).toBeLessThan(200);
+  for (const { kills } of late) expect(kills.findIndex(isLate)).toBe(kills.length - 1);
 });
 
 test('every kind of victim and of moment comes up', () => {

@@ -43,13 +43,15 @@ const RARE: readonly Victim[] = ['all workers', 'all masters'];
 const RARE_CHANCE = 0.2;
 /** A second blow while the cluster is still busy with the first. */
 const BLOW_CHANCE = 0.5;
+/** A leader that dies while the job ends, or just after. */
+const LATE_CHANCE = 0.3;
 
 /**
  * What is killed when, decided by the seed alone.
  *
  * Two or three kills at rising parts of the output, each perhaps followed by a second blow while the
- * cluster recovers from the first; at least one takes the leader away. Every dead process is replaced,
- * so that the job can always end.
+ * cluster recovers from the first; at least one takes the leader away. Perhaps the leader dies once more
+ * while the job ends. Every dead process is replaced, so that the job can always end.
  */
 export function makeKillSchedule(seed: number): KillSchedule {
   const random = new SeededRandom(seed);
@@ -63,7 +65,16 @@ export function makeKillSchedule(seed: number): KillSchedule {
     kills.push(kill(random, victim, { kind: 'progress', part: Math.round(part * 100) / 100 }));
     if (random.next() < BLOW_CHANCE) kills.push(secondBlow(random, victim));
   }
+  if (random.next() < LATE_CHANCE) {
+    const part = Math.round((0.95 + 0.05 * random.next()) * 1_000) / 1_000;
+    kills.push(kill(random, 'leader', { kind: 'progress', part }));
+  }
   return { seed, kills };
+}
+
+/** Whether the job may be quicker than this kill. */
+export function isLate({ when }: Kill): boolean {
+  return when.kind === 'progress' && when.part > LAST_PART;
 }
 
 function anyVictim(random: Random): Victim {
@@ -95,7 +106,7 @@ export function showSchedule({ kills }: KillSchedule): string {
 export function showMoment(when: Moment): string {
   switch (when.kind) {
     case 'progress':
-      return `at ${Math.round(when.part * 100)} %`;
+      return `at ${Number((when.part * 100).toFixed(1))} %`;
     case 'election':
       return `${when.delayMs} ms after the election`;
     case 'deployment':

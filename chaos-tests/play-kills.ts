@@ -76,9 +76,9 @@ async function untilMoment(play: Play, when: Moment, lastKillMs: number): Promis
     async () => {
       if (reached()) return 'reached';
       // Now and then: asking costs the masters something, and it is hardly ever so.
-      return ++looks % 40 === 0 && (await play.ended()) ? 'ended' : undefined;
+      return ++looks % 100 === 0 && (await play.ended()) ? 'ended' : undefined;
     },
-    { timeoutMs: PATIENCE_MS, everyMs: 25 },
+    { timeoutMs: PATIENCE_MS, everyMs: 10 },
   );
   if (when.kind !== 'progress') await wait(when.delayMs);
   return state === 'reached';
