@@ -3,7 +3,7 @@ import type { BenchJob } from './lib/bench-jobs.ts';
 import { JobSlots } from './lib/job-slots.ts';
 import { type Measurement, measureRounds, speedup } from './lib/rounds.ts';
 
-const LINES = 200_000;
+const LINES = 100_000;
 const VOCABULARY = 20_000;
 const WORDS = LINES * 10;
 

@@ -14,19 +14,23 @@ export type BenchJob =
   | { readonly job: 'word count of a file'; readonly path: string }
   | { readonly job: 'word count of lines'; readonly text: TextShape; readonly parallelism: number };
 
+export type WordAndCount = [word: string, count: number];
+
+export function wordsOf(line: string): readonly WordAndCount[] {
+  return line
+    .toLowerCase()
+    .split(/\W+/)
+    .filter(Boolean)
+    .map((word) => [word, 1]);
+}
+
 function build(spec: BenchJob): StreamExecutionEnvironment {
   const env = StreamExecutionEnvironment.getExecutionEnvironment();
   env.setParallelism(spec.job === 'word count of a file' ? 1 : spec.parallelism);
   const lines =
     spec.job === 'word count of a file' ? env.readTextFile(spec.path) : env.fromSource(linesSource(spec.text));
   lines
-    .flatMap((line) =>
-      line
-        .toLowerCase()
-        .split(/\W+/)
-        .filter(Boolean)
-        .map((word) => [word, 1] as [string, number]),
-    )
+    .flatMap(wordsOf)
     .keyBy(([word]) => word)
     .sum(1)
     .sinkTo(discardingSink());

@@ -22,7 +22,11 @@ export interface RoundsOptions {
    * thread that never waits: a machine shared with others then tells the same ratios as a quiet one.
    */
   readonly clock: 'wall' | 'cpu';
+  /** No further round begins after so long, once there are three. Default 45 seconds. */
+  readonly budgetMs?: number;
 }
+
+const ROUNDS_MIN = 3;
 
 /**
  * Measures by turns: in each round every contender runs once, in a rotating order. Whatever slows the
@@ -30,10 +34,12 @@ export interface RoundsOptions {
  */
 export async function measureRounds(
   contenders: readonly Contender[],
-  { rounds, warmupRounds, clock }: RoundsOptions,
+  { rounds, warmupRounds, clock, budgetMs = 45_000 }: RoundsOptions,
 ): Promise<readonly Measurement[]> {
   const samples = contenders.map((): number[] => []);
+  const endMs = performance.now() + budgetMs;
   for (let round = 0; round < warmupRounds + rounds; round++) {
+    if (round >= warmupRounds + ROUNDS_MIN && performance.now() > endMs) break;
     for (let turn = 0; turn < contenders.length; turn++) {
       const at = (round + turn) % contenders.length;
       const contender = contenders[at] as Contender;
