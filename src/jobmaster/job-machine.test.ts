@@ -217,6 +217,9 @@ const SAID: readonly ExecutionState[] = [
   'RUNNING',
 ];
 
+/** With this set the histories are others each time (fast-check prints the seed of one that fails). */
+const EXPLORE_RUNS = process.env.MILLRACE_PROPERTY_RUNS;
+
 test('random histories never break the invariants J1 to J7', () => {
   const choice = fc.record({ kind: fc.nat(25), a: fc.nat(7), b: fc.nat(7), ms: fc.nat(60) });
   const reached = new Set<string>();
@@ -315,9 +318,10 @@ test('random histories never break the invariants J1 to J7', () => {
         }
       }
     }),
-    { numRuns: 300 },
+    EXPLORE_RUNS === undefined ? { numRuns: 300, seed: 1 } : { numRuns: Number(EXPLORE_RUNS) },
   );
-  // A test that never gets anywhere proves nothing.
+  if (EXPLORE_RUNS !== undefined) return;
+  // A test that never gets anywhere proves nothing. The seed is fixed, so these are reached always or never.
   for (const kind of ['restoreBackoff', 'backoff', 'stopping', 'CANCELED', 'FAILED', 'deployment 3']) {
     expect(reached).toContain(kind);
   }
