@@ -27,6 +27,8 @@ import { SlotRuntime, type SlotRuntimeOptions } from '../slot-runtime.ts';
 export const TEST_JOB = asJobId('5'.repeat(32));
 const clock = new SystemClock();
 const random = new SystemRandom();
+/** For what takes milliseconds on a machine that has them. */
+const WAIT_MS = 20_000;
 
 export interface TestProgram {
   readonly graph: JobGraph;
@@ -133,14 +135,14 @@ export class SlotCluster {
         this.throwFailure();
         return this.reports().every(({ state }) => state === 'RUNNING');
       },
-      { everyMs: 5, timeoutMs: 5_000 },
+      { everyMs: 5, timeoutMs: WAIT_MS },
     );
   }
 
   async ended(): Promise<readonly AttemptReport[]> {
     await until('all tasks to end', () => this.reports().every(({ state }) => isTerminalExecutionState(state)), {
       everyMs: 5,
-      timeoutMs: 5_000,
+      timeoutMs: WAIT_MS,
     });
     return this.reports();
   }
@@ -152,7 +154,7 @@ export class SlotCluster {
         this.throwFailure();
         return this.reports().every(({ endOfData }) => endOfData);
       },
-      { everyMs: 5, timeoutMs: 5_000 },
+      { everyMs: 5, timeoutMs: WAIT_MS },
     );
   }
 
@@ -182,7 +184,7 @@ export class SlotCluster {
     const declined = () => this.declines.find((decline) => decline.checkpointId === checkpointId);
     await until(`checkpoint ${checkpointId}`, () => declined() !== undefined || acksOf().length === plan.tasks.length, {
       everyMs: 2,
-      timeoutMs: 5_000,
+      timeoutMs: WAIT_MS,
     });
     const reason = declined()?.reason;
     if (reason !== undefined) throw new Error(reason.stack ?? reason.message);
