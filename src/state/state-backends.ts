@@ -70,11 +70,14 @@ export interface StateBackends {
     readonly range: KeyGroupRange;
     readonly maxParallelism: number;
     readonly restore: readonly KeyedStateHandle[];
+    /** Which checkpoint the handles are of; undefined on a fresh start. */
+    readonly restoredCheckpointId?: number;
     readonly signal: AbortSignal;
   }): Promise<KeyedStateBackend>;
   createOperatorStateBackend(request: {
     readonly scope: StateScope;
     readonly restore: readonly OperatorStateHandle[];
+    readonly restoredCheckpointId?: number;
     readonly signal: AbortSignal;
   }): Promise<OperatorStateBackend>;
   /** Resolves when what disposed backends had on disk is gone. Rejects with the first failure to remove it. */

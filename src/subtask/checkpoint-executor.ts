@@ -30,13 +30,13 @@ export class CheckpointExecutor {
 
   /** Synchronous up to the cuts. Throws only when the barrier cannot be forwarded. */
   perform(barrier: CheckpointBarrier, alignmentMs: number): void {
-    const { checkpointId } = barrier;
+    const { checkpointId, options } = barrier;
     this.spec.forward(barrier);
     const startedMs = this.spec.clock.nowMs();
     const cuts: OperatorCut[] = [];
     try {
       for (const operator of this.spec.operators) {
-        const cut = operator.snapshot(checkpointId);
+        const cut = operator.snapshot(checkpointId, { kind: options.kind });
         if (cut !== undefined) cuts.push(cut);
       }
     } catch (error) {

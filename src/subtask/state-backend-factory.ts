@@ -22,11 +22,14 @@ export interface StateBackendFactory {
     readonly range: KeyGroupRange;
     readonly maxParallelism: number;
     readonly restore: readonly KeyedStateHandle[];
+    /** Which checkpoint the handles are of; undefined on a fresh start. */
+    readonly restoredCheckpointId?: number;
     readonly signal: AbortSignal;
   }): Promise<KeyedStateBackend>;
   createOperatorStateBackend(request: {
     readonly scope: OperatorScope;
     readonly restore: readonly OperatorStateHandle[];
+    readonly restoredCheckpointId?: number;
     readonly signal: AbortSignal;
   }): Promise<OperatorStateBackend>;
 }

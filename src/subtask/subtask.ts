@@ -199,6 +199,7 @@ export class Subtask {
   checkpointAborted(checkpointId: number, latestCompletedId: number | undefined): void {
     this.checkpoints?.abort(checkpointId);
     this.loop?.abortCheckpoint(checkpointId);
+    for (const operator of this.operators?.all ?? []) operator.checkpointAborted?.(checkpointId);
     if (latestCompletedId !== undefined) this.checkpointCompleted(latestCompletedId);
   }
 

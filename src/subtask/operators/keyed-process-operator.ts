@@ -3,12 +3,13 @@ import type { OnTimerContext, TimeDomain } from '../../api/process-function.ts';
 import { present } from '../../kernel/assert.ts';
 import type { Timer } from '../../kernel/clock.ts';
 import { InvalidArgumentError } from '../../kernel/errors.ts';
-import type { KeyedStateBackend } from '../../state/ports.ts';
+import type { KeyedStateBackend, SnapshotOptions } from '../../state/ports.ts';
 import { operatorError, type OperatorSite, userCodeError } from '../operator-error.ts';
 import { MAX_WATERMARK, MIN_WATERMARK, NO_TIMESTAMP } from '../time/element.ts';
 import { KeyedTimers } from '../time/keyed-timers.ts';
 import type { TimedOperator, TimedOperatorOutput } from '../time/timed-operator.ts';
 import { KeyedContextImpl } from './keyed-context.ts';
+import { cutState, openKeyedState } from './operator-state.ts';
 import { type OperatorContext, type OperatorCut, RESOLVED, type SubtaskOperator } from './operator.ts';
 
 type OnTimer = (timeMs: number, context: OnTimerContext<unknown>, out: Collector<unknown>) => void;
@@ -65,15 +66,9 @@ export class KeyedProcessOperator implements SubtaskOperator, TimedOperator {
   }
 
   async open(): Promise<void> {
-    const { scope, range, maxParallelism, restore, signal, stateBackends } = this.context;
+    const { maxParallelism } = this.context;
+    this.backend = await openKeyedState(this.context);
     try {
-      this.backend = await stateBackends.createKeyedStateBackend({
-        scope,
-        range,
-        maxParallelism,
-        restore: restore?.snapshot?.keyed ?? [],
-        signal,
-      });
       this.eventTimers = new KeyedTimers(this.backend, maxParallelism, `${TIMER_STATE_PREFIX}event`);
       this.processingTimers = new KeyedTimers(this.backend, maxParallelism, `${TIMER_STATE_PREFIX}processing`);
     } catch (error) {
@@ -127,20 +122,18 @@ export class KeyedProcessOperator implements SubtaskOperator, TimedOperator {
     return done;
   }
 
-  snapshot(checkpointId: number): OperatorCut {
-    const pending = present(this.backend, 'the state of an open operator').snapshot(checkpointId);
-    return {
-      write: async (signal) => {
-        const { handles, bytes } = await pending.write(signal);
-        if (handles.length === 0) return undefined;
-        return { snapshot: { operatorId: this.context.scope.operatorId, keyed: [...handles], operator: [] }, bytes };
-      },
-      discard: () => pending.discard(),
-    };
+  snapshot(checkpointId: number, options?: SnapshotOptions): OperatorCut {
+    const keyed = present(this.backend, 'the state of an open operator');
+    return cutState(this.context, { keyed }, checkpointId, options);
   }
 
-  checkpointCompleted(): Promise<void> {
+  checkpointCompleted(checkpointId: number): Promise<void> {
+    this.backend?.checkpointCompleted(checkpointId);
     return RESOLVED;
+  }
+
+  checkpointAborted(checkpointId: number): void {
+    this.backend?.checkpointAborted(checkpointId);
   }
 
   finish(): Promise<void> {

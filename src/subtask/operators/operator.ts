@@ -5,6 +5,7 @@ import type { OperatorSnapshot } from '../../contracts/state-handles.ts';
 import type { Clock } from '../../kernel/clock.ts';
 import type { Logger } from '../../kernel/log.ts';
 import type { Random } from '../../kernel/random.ts';
+import type { SnapshotOptions } from '../../state/ports.ts';
 import type { OperatorSite } from '../operator-error.ts';
 import type { OperatorScope, StateBackendFactory } from '../state-backend-factory.ts';
 
@@ -15,10 +16,15 @@ export interface SubtaskOperator {
   open(): Promise<void>;
   /** Undefined when it can take records, else a promise to wait for. */
   ready?(): Promise<void> | undefined;
-  /** Cuts at this instant; undefined when there is nothing to write or wait for. A throw declines the checkpoint. */
-  snapshot(checkpointId: number): OperatorCut | undefined;
+  /**
+   * Cuts at this instant; undefined when there is nothing to write or wait for. A throw declines the checkpoint.
+   * A savepoint's state is written whole, and refers to nothing that a checkpoint wrote.
+   */
+  snapshot(checkpointId: number, options?: SnapshotOptions): OperatorCut | undefined;
   /** Everything up to this checkpoint is durable. Resolves when what depends on it is done; reports its own failures. */
   checkpointCompleted(checkpointId: number): Promise<void>;
+  /** The checkpoint will never complete: its state need not be kept in mind. */
+  checkpointAborted?(checkpointId: number): void;
   /** No record follows and no checkpoint will: makes all output final. */
   finish(): Promise<void>;
   close(): Promise<void>;

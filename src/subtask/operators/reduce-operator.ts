@@ -1,8 +1,9 @@
 import type { OperatorDefinition } from '../../api/operator-definition.ts';
-import type { KeyedStateBackend, ValueState } from '../../state/ports.ts';
+import type { KeyedStateBackend, SnapshotOptions, ValueState } from '../../state/ports.ts';
 import { present } from '../../kernel/assert.ts';
 import type { KeyedReduce } from '../chain.ts';
-import { operatorError, type OperatorSite, userCodeError } from '../operator-error.ts';
+import { type OperatorSite, userCodeError } from '../operator-error.ts';
+import { cutState, openKeyedState } from './operator-state.ts';
 import { type OperatorContext, type OperatorCut, RESOLVED, type SubtaskOperator } from './operator.ts';
 
 type ReduceDefinition = Extract<OperatorDefinition, { kind: 'reduce' }>;
@@ -23,18 +24,7 @@ export class ReduceOperator implements SubtaskOperator {
   }
 
   async open(): Promise<void> {
-    const { scope, range, maxParallelism, restore, signal, stateBackends } = this.context;
-    try {
-      this.backend = await stateBackends.createKeyedStateBackend({
-        scope,
-        range,
-        maxParallelism,
-        restore: restore?.snapshot?.keyed ?? [],
-        signal,
-      });
-    } catch (error) {
-      throw operatorError(this.site, 'to restore its state', error);
-    }
+    this.backend = await openKeyedState(this.context);
     this.state = this.backend.valueState(STATE_NAME);
   }
 
@@ -58,20 +48,18 @@ export class ReduceOperator implements SubtaskOperator {
     }
   }
 
-  snapshot(checkpointId: number): OperatorCut {
-    const pending = present(this.backend, 'the state of an open operator').snapshot(checkpointId);
-    return {
-      write: async (signal) => {
-        const { handles, bytes } = await pending.write(signal);
-        if (handles.length === 0) return undefined;
-        return { snapshot: { operatorId: this.context.scope.operatorId, keyed: [...handles], operator: [] }, bytes };
-      },
-      discard: () => pending.discard(),
-    };
+  snapshot(checkpointId: number, options?: SnapshotOptions): OperatorCut {
+    const keyed = present(this.backend, 'the state of an open operator');
+    return cutState(this.context, { keyed }, checkpointId, options);
   }
 
-  checkpointCompleted(): Promise<void> {
+  checkpointCompleted(checkpointId: number): Promise<void> {
+    this.backend?.checkpointCompleted(checkpointId);
     return RESOLVED;
+  }
+
+  checkpointAborted(checkpointId: number): void {
+    this.backend?.checkpointAborted(checkpointId);
   }
 
   finish(): Promise<void> {

@@ -1,9 +1,9 @@
 import type { PollStatus, Source, SourceReader } from '../../api/source.ts';
-import type { OperatorStateBackend } from '../../state/ports.ts';
+import type { OperatorStateBackend, SnapshotOptions } from '../../state/ports.ts';
 import { present } from '../../kernel/assert.ts';
 import type { ChainCollector } from '../chain.ts';
 import { operatorError, type OperatorSite } from '../operator-error.ts';
-import { cutOperatorState, openOperatorState } from './operator-state.ts';
+import { cutState, openOperatorState } from './operator-state.ts';
 import { type OperatorContext, type OperatorCut, RESOLVED, type SubtaskOperator } from './operator.ts';
 
 const SPLITS = 'splits';
@@ -59,7 +59,7 @@ export class SourceOperator implements SubtaskOperator {
     }
   }
 
-  snapshot(checkpointId: number): OperatorCut {
+  snapshot(checkpointId: number, options?: SnapshotOptions): OperatorCut {
     const state = present(this.state, 'the state of an open source');
     let splits: readonly unknown[];
     try {
@@ -68,7 +68,7 @@ export class SourceOperator implements SubtaskOperator {
       throw operatorError(this.site, 'to snapshot its splits', error);
     }
     state.update(SPLITS, 'SPLIT', splits);
-    return cutOperatorState(this.context, state, checkpointId);
+    return cutState(this.context, { operator: state }, checkpointId, options);
   }
 
   checkpointCompleted(): Promise<void> {

@@ -2,9 +2,9 @@ import type { TwoPhaseCommitSink, TwoPhaseCommitWriter } from '../../api/sink.ts
 import { present } from '../../kernel/assert.ts';
 import { isMillraceError } from '../../kernel/errors.ts';
 import { type Backoff, retry } from '../../kernel/retry.ts';
-import type { OperatorStateBackend } from '../../state/ports.ts';
+import type { OperatorStateBackend, SnapshotOptions } from '../../state/ports.ts';
 import { operatorError, type OperatorSite, recordError } from '../operator-error.ts';
-import { cutOperatorState, openOperatorState } from './operator-state.ts';
+import { cutState, openOperatorState } from './operator-state.ts';
 import type { OperatorContext, OperatorCut, SubtaskOperator } from './operator.ts';
 
 const COMMITTABLES = 'committables';
@@ -72,7 +72,7 @@ export class TwoPhaseSinkOperator implements SubtaskOperator {
     return this.writer?.ready();
   }
 
-  snapshot(checkpointId: number): OperatorCut {
+  snapshot(checkpointId: number, options?: SnapshotOptions): OperatorCut {
     const ready = this.prepare(checkpointId);
     // Owned here, because an aborted checkpoint never waits for it. T4
     ready.catch((error: unknown) => this.context.fail(error));
@@ -83,7 +83,7 @@ export class TwoPhaseSinkOperator implements SubtaskOperator {
         const items = this.prepared.filter((prepared) => prepared.checkpointId <= checkpointId);
         const state = present(this.state, 'the state of an open sink');
         state.update(COMMITTABLES, 'SPLIT', items);
-        return cutOperatorState(this.context, state, checkpointId).write(signal);
+        return cutState(this.context, { operator: state }, checkpointId, options).write(signal);
       },
       discard: () => undefined,
     };

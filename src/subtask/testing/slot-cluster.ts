@@ -1,7 +1,7 @@
 import { MemoryObjectStore } from '../../../ha/objects/memory-object-store.ts';
 import { until } from '../../../test-support/until.ts';
 import { StreamExecutionEnvironment } from '../../api/environment.ts';
-import type { CheckpointMetadata } from '../../contracts/checkpoint.ts';
+import type { CheckpointKind, CheckpointMetadata } from '../../contracts/checkpoint.ts';
 import type { JobGraph } from '../../contracts/job-graph.ts';
 import type { AttemptReport, CheckpointAck, CheckpointDecline, SlotDeployment } from '../../contracts/task.ts';
 import { assignState } from '../../checkpoint/assign-state.ts';
@@ -21,7 +21,7 @@ import { silentLogger } from '../../kernel/log.ts';
 import { SystemRandom } from '../../kernel/random.ts';
 import { InlinePrograms } from '../../program/inline-programs.ts';
 import { enumerateSplits, toUserProgram } from '../../program/program-graph.ts';
-import { createStateBackends } from '../../state/state-backends.ts';
+import { createStateBackends, type StateBackendsOptions } from '../../state/state-backends.ts';
 import { SlotRuntime, type SlotRuntimeOptions } from '../slot-runtime.ts';
 
 export const TEST_JOB = asJobId('5'.repeat(32));
@@ -43,7 +43,10 @@ export class SlotCluster {
   readonly history: AttemptReport[] = [];
   runtimes: SlotRuntime[] = [];
   private deployments = 0;
-  constructor(readonly objects: MemoryObjectStore = new MemoryObjectStore(clock)) {}
+  constructor(
+    readonly objects: MemoryObjectStore = new MemoryObjectStore(clock),
+    private readonly stateOptions: StateBackendsOptions = { memoryThresholdBytes: 256 },
+  ) {}
 
   private current: { readonly deployment: DeploymentId; readonly slots: readonly SlotDeployment[] } | undefined;
 
@@ -56,7 +59,7 @@ export class SlotCluster {
             random,
             log: silentLogger,
             programs: this.programs,
-            stateBackends: createStateBackends({ objects: this.objects }, { memoryThresholdBytes: 256 }),
+            stateBackends: createStateBackends({ objects: this.objects }, this.stateOptions),
             events: {
               taskState: (report) => void this.history.push(structuredClone(report)),
               checkpointAck: (ack) => void this.acks.push(structuredClone(ack)),
@@ -163,7 +166,7 @@ export class SlotCluster {
     if (failed !== undefined) throw new Error(failed.error?.stack ?? 'failed');
   }
 
-  trigger(checkpointId: number): void {
+  trigger(checkpointId: number, kind: CheckpointKind = 'CHECKPOINT'): void {
     for (const slot of this.current?.slots ?? []) {
       const sources = slot.tasks.filter(({ inputs }) => inputs.length === 0);
       this.runtimeOf(slot).triggerCheckpoint({
@@ -171,14 +174,18 @@ export class SlotCluster {
         deployment: slot.deployment,
         checkpointId,
         timestampMs: 0,
-        options: { kind: 'CHECKPOINT', aligned: true, alignedTimeoutMs: 0 },
+        options: { kind, aligned: true, alignedTimeoutMs: 0 },
       });
     }
   }
 
   /** Triggers and waits for every task's word. */
-  async checkpoint({ graph, plan }: TestProgram, checkpointId: number): Promise<CheckpointMetadata> {
-    this.trigger(checkpointId);
+  async checkpoint(
+    { graph, plan }: TestProgram,
+    checkpointId: number,
+    kind: CheckpointKind = 'CHECKPOINT',
+  ): Promise<CheckpointMetadata> {
+    this.trigger(checkpointId, kind);
     const acksOf = () =>
       this.acks.filter((ack) => ack.checkpointId === checkpointId && ack.deployment === this.deployment);
     const declined = () => this.declines.find((decline) => decline.checkpointId === checkpointId);
@@ -192,7 +199,7 @@ export class SlotCluster {
       formatVersion: 1,
       jobId: TEST_JOB,
       checkpointId,
-      kind: 'CHECKPOINT',
+      kind,
       deployment: this.deployment,
       triggerWallMs: 0,
       completedWallMs: 0,
