@@ -1,7 +1,7 @@
 import { setTimeout as wait } from 'node:timers/promises';
 
 export interface UntilOptions {
-  /** Default 10 s. */
+  /** Default 30 s: a machine may be busy, and only what fails waits so long. */
   readonly timeoutMs?: number;
   /** Default 20 ms. */
   readonly everyMs?: number;
@@ -20,7 +20,7 @@ export async function until<T>(
   probe: () => T | Promise<T>,
   options: UntilOptions = {},
 ): Promise<Exclude<T, Falsy>> {
-  const { timeoutMs = 10_000, everyMs = 20 } = options;
+  const { timeoutMs = 30_000, everyMs = 20 } = options;
   const deadlineMs = performance.now() + timeoutMs;
   const stopped = new AbortController();
   const timedOut = wait(timeoutMs, TIMED_OUT, { signal: stopped.signal });

@@ -135,7 +135,7 @@ describe('a server that fails', () => {
         expect(store.put('l', bytesOf(10))).rejects.toMatchObject({ code: 'UNAVAILABLE' }),
         expect(keysOf(store, '')).rejects.toMatchObject({ code: 'UNAVAILABLE' }),
       ]);
-      expect(performance.now() - startMs).toBeLessThan(2_500);
+      expect(performance.now() - startMs).toBeLessThan(20_000);
     } finally {
       rgw.resume();
     }
