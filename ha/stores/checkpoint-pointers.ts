@@ -1,5 +1,5 @@
 import { CHECKPOINT_METADATA_FORMAT, type CheckpointMetadata } from '../../src/contracts/checkpoint.ts';
-import type { StateHandle } from '../../src/contracts/state-handles.ts';
+import { handlesIn } from '../../src/contracts/state-handles.ts';
 import { asError, MillraceError } from '../../src/kernel/errors.ts';
 import type { JobId } from '../../src/kernel/ids.ts';
 import type { Entry, Op } from '../coordination/coordination.ts';
@@ -38,17 +38,9 @@ export function decodeMetadata(objectKey: string, bytes: Uint8Array): Checkpoint
 
 /** The keys of all state objects that a checkpoint consists of, without its metadata object. */
 export function stateKeysOf(metadata: CheckpointMetadata): Set<string> {
-  const keys = new Set<string>();
-  const add = (handle: StateHandle) => {
-    if (handle.kind === 'object') keys.add(handle.key);
-  };
-  for (const operator of metadata.operators) {
-    for (const subtask of operator.subtasks) {
-      for (const keyed of subtask.keyed) add(keyed.handle);
-      for (const state of subtask.operator) add(state.handle);
-    }
-  }
-  return keys;
+  const { operators, inFlight } = metadata;
+  const handles = handlesIn({ operators: operators.flatMap(({ subtasks }) => subtasks), inFlight });
+  return new Set(handles.flatMap((handle) => (handle.kind === 'object' ? [handle.key] : [])));
 }
 
 /** Moves a pointer out of its job's reach, to where it stays until a user deletes it: two operations. */

@@ -10,7 +10,7 @@ import type {
   OperatorStateHandle,
   OperatorStateMode,
 } from '../contracts/state-handles.ts';
-import { assignState, checkRestorable } from './assign-state.ts';
+import { assignState, checkRestorable, newOperatorsOf } from './assign-state.ts';
 
 const OPERATOR = asOperatorId('a'.repeat(32));
 const LENIENT = { allowNonRestoredState: true };
@@ -254,4 +254,11 @@ test('inline bytes travel only to those who need them', () => {
       handle: { kind: 'inline', bytes: Uint8Array.from([...Array(5).fill(2 * i), ...Array(5).fill(2 * i + 1)]) },
     });
   }
+});
+
+test('an operator that the checkpoint does not know is new; one that had no state left is not', () => {
+  const other = asOperatorId('e'.repeat(32));
+  const metadata = metadataOf([{ operatorId: OPERATOR, keyed: [], operator: [] }], 8);
+  expect(newOperatorsOf(metadata, vertexOf(2, 8))).toEqual([]);
+  expect(newOperatorsOf(metadata, vertexOf(2, 8, other))).toEqual([other]);
 });

@@ -8,6 +8,7 @@ import type {
   OperatorStateHandle,
   StateHandle,
 } from '../contracts/state-handles.ts';
+import type { OperatorId } from '../kernel/ids.ts';
 
 /**
  * Who gets which state on restore. Pure: works on handles and offsets, never on the bytes of objects,
@@ -60,6 +61,15 @@ export function assignState(
     }
   }
   return bySubtask;
+}
+
+/**
+ * The operators of `vertex` of which the checkpoint knows nothing, because the job did not have them then. One
+ * without state is known all the same: a source that had read everything must not begin again.
+ */
+export function newOperatorsOf(metadata: CheckpointMetadata, vertex: JobVertex): OperatorId[] {
+  const known = new Set(metadata.operators.map(({ operatorId }) => operatorId));
+  return vertex.operators.flatMap(({ id }) => (known.has(id) ? [] : [id]));
 }
 
 function assignOperator(state: OperatorState, vertex: JobVertex): OperatorSnapshot[] {

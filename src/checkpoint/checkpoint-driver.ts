@@ -336,7 +336,7 @@ export class CheckpointDriver {
   }
 
   private discard(acks: readonly CheckpointAck[]): void {
-    const keys = objectKeysOf(acks.flatMap((ack) => ack.operators)).filter((key) => {
+    const keys = acks.flatMap(objectKeysOf).filter((key) => {
       for (const set of this.referenced.values()) if (set.has(key)) return false;
       return true;
     });

@@ -1,6 +1,6 @@
 import { CHECKPOINT_METADATA_FORMAT, type CheckpointMetadata } from '../contracts/checkpoint.ts';
 import type { JobGraph, JobVertex } from '../contracts/job-graph.ts';
-import type { OperatorSnapshot, StateHandle } from '../contracts/state-handles.ts';
+import { handlesIn, type InFlightData, type OperatorSnapshot } from '../contracts/state-handles.ts';
 import { taskKey } from '../graph/execution-graph.ts';
 import { MillraceError } from '../kernel/errors.ts';
 import type { PendingCheckpoint, Run } from './coordinator-state.ts';
@@ -19,8 +19,9 @@ export interface MetadataInput {
 /** All that is needed to restore, from the acknowledgements of all subtasks. */
 export function buildMetadata(input: MetadataInput): CheckpointMetadata {
   const { graph, checkpoint } = input;
+  const inFlight = inFlightOf(checkpoint);
   return {
-    formatVersion: CHECKPOINT_METADATA_FORMAT,
+    formatVersion: inFlight.length > 0 ? CHECKPOINT_METADATA_FORMAT : 1,
     jobId: graph.jobId,
     checkpointId: checkpoint.id,
     kind: checkpoint.kind,
@@ -41,7 +42,14 @@ export function buildMetadata(input: MetadataInput): CheckpointMetadata {
         ),
       }));
     }),
+    ...(inFlight.length > 0 ? { inFlight } : {}),
   };
+}
+
+/** What was already with the consumers is older than what producers still held. */
+function inFlightOf({ acks }: PendingCheckpoint): InFlightData[] {
+  const all = acks.flatMap((ack) => ack?.inFlight ?? []);
+  return [...all.filter(({ side }) => side === 'INPUT'), ...all.filter(({ side }) => side === 'OUTPUT')];
 }
 
 function snapshotsOf(input: MetadataInput, vertex: JobVertex, subtaskIndex: number): readonly OperatorSnapshot[] {
@@ -62,19 +70,11 @@ function snapshotsOf(input: MetadataInput, vertex: JobVertex, subtaskIndex: numb
     .flatMap((operator) => operator.subtasks[subtaskIndex] ?? []);
 }
 
-/** The keys of all objects that snapshots refer to. */
-export function objectKeysOf(snapshots: Iterable<OperatorSnapshot>): string[] {
-  const keys: string[] = [];
-  const add = (handle: StateHandle) => {
-    if (handle.kind === 'object') keys.push(handle.key);
-  };
-  for (const snapshot of snapshots) {
-    for (const keyed of snapshot.keyed) add(keyed.handle);
-    for (const operator of snapshot.operator) add(operator.handle);
-  }
-  return keys;
+/** The keys of all objects that a part of a checkpoint refers to. */
+export function objectKeysOf(part: Parameters<typeof handlesIn>[0]): string[] {
+  return handlesIn(part).flatMap((handle) => (handle.kind === 'object' ? [handle.key] : []));
 }
 
-export function objectKeysOfMetadata(metadata: CheckpointMetadata): string[] {
-  return objectKeysOf(metadata.operators.flatMap((operator) => operator.subtasks));
+export function objectKeysOfMetadata({ operators, inFlight }: CheckpointMetadata): string[] {
+  return objectKeysOf({ operators: operators.flatMap((operator) => operator.subtasks), inFlight });
 }

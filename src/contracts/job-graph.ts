@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { partitionerSchema } from './partitioner.ts';
 import { digestSchema, jobIdSchema, objectKeySchema, operatorIdSchema, vertexIdSchema } from './schemas.ts';
 
 /**
@@ -12,9 +13,7 @@ import { digestSchema, jobIdSchema, objectKeySchema, operatorIdSchema, vertexIdS
 export const MAX_PARALLELISM_LIMIT = 32_768;
 export const DEFAULT_MAX_PARALLELISM = 128;
 
-/** How records of an edge choose their target subtask. */
-export const partitionerSchema = z.enum(['FORWARD', 'HASH', 'REBALANCE', 'RESCALE', 'BROADCAST', 'GLOBAL']);
-export type Partitioner = z.infer<typeof partitionerSchema>;
+export { type Partitioner, partitionerSchema } from './partitioner.ts';
 
 export const operatorDescriptorSchema = z.object({
   id: operatorIdSchema,
@@ -113,6 +112,13 @@ export const jobConfigSchema = z.object({
 });
 export type JobConfig = z.infer<typeof jobConfigSchema>;
 
+/**
+ * Whose the checkpoint is that a job starts from. CLAIM: the job's, which removes it once newer checkpoints have
+ * taken its place. NO_CLAIM: the user's; nothing of it is needed any more once the job has a checkpoint of its own.
+ */
+export const claimModeSchema = z.enum(['CLAIM', 'NO_CLAIM']);
+export type ClaimMode = z.infer<typeof claimModeSchema>;
+
 /** Where the user's code is. `inline` means that it lives in this process (mini cluster). */
 export const bundleRefSchema = z.discriminatedUnion('kind', [
   z.object({
@@ -144,7 +150,14 @@ export const jobGraphSchema = z.object({
   /** Digest over structure (ids, kinds, names, parallelism, edges), not over splits or configuration. */
   fingerprint: z.string().min(1).max(100),
   /** Restore from this savepoint or retained checkpoint (object key of its metadata) on the first start. */
-  restoreFrom: z.object({ metadataKey: objectKeySchema, allowNonRestoredState: z.boolean() }).optional(),
+  restoreFrom: z
+    .object({
+      metadataKey: objectKeySchema,
+      allowNonRestoredState: z.boolean(),
+      /** Undefined: NO_CLAIM. */
+      claimMode: claimModeSchema.optional(),
+    })
+    .optional(),
   /** Why these vertices, for people: the text shown as Flink's plan. */
   submittedWallMs: z.number(),
 });

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { partitionerSchema } from './partitioner.ts';
 import { bytesSchema, countSchema, digestSchema, objectKeySchema, operatorIdSchema } from './schemas.ts';
 
 /**
@@ -49,3 +50,47 @@ export const operatorSnapshotSchema = z.object({
   operator: z.array(operatorStateHandleSchema),
 });
 export type OperatorSnapshot = z.infer<typeof operatorSnapshotSchema>;
+
+/**
+ * Records that a barrier overtook on one edge, as one task held them: those in its input queues, or those in the
+ * queues of its output. A restore gives both to the consumers, the input of each channel before its output.
+ */
+export const inFlightDataSchema = z.object({
+  edgeId: z.string().max(120),
+  partitioner: partitionerSchema,
+  side: z.enum(['INPUT', 'OUTPUT']),
+  /** Parallelism of the consumers when it was stored, and their key groups. */
+  consumers: z.number().int().min(1),
+  maxParallelism: z.number().int().min(1),
+  /** One list of batches for each channel, named by {@link inFlightChannelName}. */
+  batches: operatorStateHandleSchema,
+});
+export type InFlightData = z.infer<typeof inFlightDataSchema>;
+
+export interface InFlightChannel {
+  readonly producer: number;
+  readonly consumer: number;
+}
+
+export function inFlightChannelName({ producer, consumer }: InFlightChannel): string {
+  return `${producer}-${consumer}`;
+}
+
+export function parseInFlightChannel(name: string): InFlightChannel {
+  const [producer = Number.NaN, consumer = Number.NaN] = name.split('-').map(Number);
+  return { producer, consumer };
+}
+
+/** All handles that a part of a checkpoint refers to: whoever keeps or deletes objects asks here. */
+export function handlesIn(part: {
+  readonly operators: Iterable<OperatorSnapshot>;
+  readonly inFlight?: Iterable<InFlightData> | undefined;
+}): StateHandle[] {
+  const handles: StateHandle[] = [];
+  for (const { keyed, operator } of part.operators) {
+    for (const { handle } of keyed) handles.push(handle);
+    for (const { handle } of operator) handles.push(handle);
+  }
+  for (const { batches } of part.inFlight ?? []) handles.push(batches.handle);
+  return handles;
+}

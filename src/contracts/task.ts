@@ -9,9 +9,10 @@ import {
   deploymentIdSchema,
   errorInfoSchema,
   jobIdSchema,
+  operatorIdSchema,
   vertexIdSchema,
 } from './schemas.ts';
-import { operatorSnapshotSchema } from './state-handles.ts';
+import { inFlightDataSchema, operatorSnapshotSchema } from './state-handles.ts';
 
 /** Where a slot's worker accepts data connections. `local` ones never leave their process. */
 export const dataAddressSchema = z.object({ host: z.string().max(300), port: z.number().int().min(0).max(65_535) });
@@ -49,7 +50,18 @@ export const taskDeploymentSchema = z.object({
   inputs: z.array(inputChannelSchema),
   outputs: z.array(outputEdgeSchema),
   /** State to restore, already assigned to this subtask; empty on a fresh start. */
-  restore: z.object({ checkpointId: checkpointIdSchema, operators: z.array(operatorSnapshotSchema) }).optional(),
+  restore: z
+    .object({
+      checkpointId: checkpointIdSchema,
+      operators: z.array(operatorSnapshotSchema),
+      /** Operators of which the checkpoint knows nothing: they begin as on a fresh start. */
+      newOperators: z.array(operatorIdSchema).optional(),
+      /** To be processed before anything else of its edge. */
+      inFlight: z.array(inFlightDataSchema).optional(),
+    })
+    .optional(),
+  /** The job has stopped with a savepoint already: the task is there to finish what that left to commit. */
+  suspended: z.boolean().optional(),
 });
 export type TaskDeployment = z.infer<typeof taskDeploymentSchema>;
 
@@ -111,6 +123,10 @@ export const checkpointAckSchema = z.object({
   attemptId: attemptIdSchema,
   /** One entry per operator of the chain that has state; operators without are left out. */
   operators: z.array(operatorSnapshotSchema),
+  /** What the barrier overtook in this task's queues. */
+  inFlight: z.array(inFlightDataSchema).optional(),
+  /** Bytes of records that were stored because the barrier overtook them; undefined: it overtook none. */
+  inFlightBytes: countSchema.optional(),
   stateBytes: countSchema,
   alignmentMs: z.number().min(0),
   syncMs: z.number().min(0),

@@ -77,7 +77,14 @@ test('a length over the limit is refused before its payload arrives', () => {
 });
 
 test('messages and control payloads survive the wire', () => {
-  const options = { kind: 'SAVEPOINT', aligned: true, alignedTimeoutMs: 1.5 } as const;
+  const options = {
+    kind: 'SAVEPOINT',
+    aligned: true,
+    alignedTimeoutMs: 1.5,
+    full: true,
+    stop: 'DRAIN',
+    location: 'c/savepoints/ä/',
+  } as const;
   const messages: ChannelMessage[] = [
     { kind: 'records', codec: 1, payload: Buffer.from([2, 0, 0, 0, 5, 6]), records: 2 },
     { kind: 'barrier', barrier: { checkpointId: 2 ** 40 + 1, timestampMs: 1_700_000_000_000.5, options } },

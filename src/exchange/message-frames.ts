@@ -7,8 +7,12 @@ import { type Frame, NO_PAYLOAD } from './frame.ts';
 
 /** The payloads of frames other than records: fixed binary where they are frequent, JSON where they are rare. */
 
+/** Without the location at its end. */
 const BARRIER_BYTES = 26;
 const ALIGNED = 1;
+const FULL = 2;
+const SUSPEND = 4;
+const DRAIN = 8;
 
 export function messageToFrame(message: ChannelMessage, channel: number, sequence: number): Frame {
   switch (message.kind) {
@@ -53,24 +57,36 @@ export function frameToMessage(frame: Frame): ChannelMessage | undefined {
 }
 
 function encodeBarrier({ checkpointId, timestampMs, options }: CheckpointBarrier): Uint8Array {
-  const payload = Buffer.alloc(BARRIER_BYTES);
+  const location = Buffer.from(options.location ?? '', 'utf8');
+  const payload = Buffer.alloc(BARRIER_BYTES + location.length);
   payload.writeDoubleLE(checkpointId, 0);
   payload.writeDoubleLE(timestampMs, 8);
   payload.writeDoubleLE(options.alignedTimeoutMs, 16);
   payload[24] = options.kind === 'SAVEPOINT' ? 1 : 0;
-  payload[25] = options.aligned ? ALIGNED : 0;
+  payload[25] =
+    (options.aligned ? ALIGNED : 0) |
+    (options.full === true ? FULL : 0) |
+    (options.stop === 'SUSPEND' ? SUSPEND : options.stop === 'DRAIN' ? DRAIN : 0);
+  location.copy(payload, BARRIER_BYTES);
   return payload;
 }
 
 function decodeBarrier(frame: Frame): CheckpointBarrier {
-  const payload = bufferOf(frame, BARRIER_BYTES);
+  const payload = bufferOf(frame);
+  if (payload.length < BARRIER_BYTES) throw new CorruptError('a barrier frame is too short');
+  const flags = payload[25] ?? 0;
+  const location = payload.toString('utf8', BARRIER_BYTES);
   return {
     checkpointId: payload.readDoubleLE(0),
     timestampMs: payload.readDoubleLE(8),
     options: {
       kind: payload[24] === 1 ? 'SAVEPOINT' : 'CHECKPOINT',
-      aligned: payload[25] === ALIGNED,
+      aligned: (flags & ALIGNED) !== 0,
       alignedTimeoutMs: payload.readDoubleLE(16),
+      ...((flags & FULL) === 0 ? {} : { full: true }),
+      ...((flags & SUSPEND) === 0 ? {} : { stop: 'SUSPEND' as const }),
+      ...((flags & DRAIN) === 0 ? {} : { stop: 'DRAIN' as const }),
+      ...(location === '' ? {} : { location }),
     },
   };
 }

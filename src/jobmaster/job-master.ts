@@ -1,5 +1,6 @@
 import { CheckpointDriver, type CheckpointedRun } from '../checkpoint/checkpoint-driver.ts';
 import type { RunTaskStage } from '../checkpoint/coordinator-state.ts';
+import { restoreTasks } from '../checkpoint/restore-tasks.ts';
 import type { JobGraph } from '../contracts/job-graph.ts';
 import type { JobMasterHandle, JobOutcome } from '../contracts/job-master.ts';
 import type { Slot, WorkerEvent } from '../contracts/slots.ts';
@@ -25,7 +26,6 @@ import {
 } from './job-master-options.ts';
 import type { Attempt, JobConstants, JobEffect, JobEvent, JobState, RestorePoint } from './job-state.ts';
 import { viewJob } from './job-view.ts';
-import { restorer } from './restorer.ts';
 import { SerialMailbox } from './serial-mailbox.ts';
 import { waitingText } from './waiting-text.ts';
 import { WorkerCommands } from './worker-commands.ts';
@@ -397,8 +397,12 @@ export class JobMaster implements JobMasterHandle {
     });
     let messages: ReadonlyMap<AllocationId, SlotDeployment>;
     try {
-      const input = { deployment, allocations: slots, attempts, restore: restorer(graph, restore) };
-      messages = buildSlotDeployments(plan, input);
+      messages = buildSlotDeployments(plan, {
+        deployment,
+        allocations: slots,
+        attempts,
+        ...(restore.kind === 'fresh' ? {} : { restore: restoreTasks(graph, restore.checkpoint.metadata) }),
+      });
     } catch (error) {
       // A checkpoint that decodes and yet cannot be dealt out is this job's trouble, not the process's.
       this.post({ kind: 'failover', error: toErrorInfo(error) });

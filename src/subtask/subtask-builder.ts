@@ -229,7 +229,7 @@ function contextFor(request: BuildRequest, descriptor: OperatorDescriptor): Oper
     maxParallelism,
     stateBackends: request.stateBackends,
     restore:
-      task.restore === undefined
+      task.restore === undefined || task.restore.newOperators?.includes(descriptor.id) === true
         ? undefined
         : {
             checkpointId: task.restore.checkpointId,

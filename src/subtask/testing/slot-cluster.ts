@@ -4,7 +4,7 @@ import { StreamExecutionEnvironment } from '../../api/environment.ts';
 import type { CheckpointKind, CheckpointMetadata } from '../../contracts/checkpoint.ts';
 import type { JobGraph } from '../../contracts/job-graph.ts';
 import type { AttemptReport, CheckpointAck, CheckpointDecline, SlotDeployment } from '../../contracts/task.ts';
-import { assignState } from '../../checkpoint/assign-state.ts';
+import { restoreTasks } from '../../checkpoint/restore-tasks.ts';
 import { buildSlotDeployments, expandJobGraph, type ExecutionPlan, type TaskKey } from '../../graph/execution-graph.ts';
 import { isTerminalExecutionState } from '../../contracts/job-status.ts';
 import { SystemClock } from '../../kernel/clock.ts';
@@ -91,7 +91,6 @@ export class SlotCluster {
 
   slotDeployments({ graph, plan }: TestProgram, restore?: CheckpointMetadata): readonly SlotDeployment[] {
     const deployment = deploymentId(asFencingToken(1n), ++this.deployments);
-    const states = new Map(graph.vertices.map((vertex) => [vertex.id, restore && assignState(restore, vertex)]));
     const attempts = new Map<TaskKey, { attemptId: ReturnType<typeof asAttemptId>; attemptNumber: number }>(
       plan.tasks.map(({ key }) => [key, { attemptId: asAttemptId(random.hex(16)), attemptNumber: this.deployments }]),
     );
@@ -102,11 +101,7 @@ export class SlotCluster {
       deployment,
       allocations,
       attempts,
-      restore: (vertexId, subtaskIndex) =>
-        restore && {
-          checkpointId: restore.checkpointId,
-          operators: [...(states.get(vertexId)?.[subtaskIndex] ?? [])],
-        },
+      ...(restore === undefined ? {} : { restore: restoreTasks(graph, restore) }),
     });
     return [...bySlot.values()];
   }
