@@ -9,7 +9,6 @@ import { admit, isMutable } from './state-value.ts';
 /** Shared by all states of a backend. */
 export interface CurrentKey {
   key: CanonicalKey | undefined;
-  shard: number;
   /** Changes whenever a key is set. */
   version: number;
 }
@@ -28,7 +27,7 @@ abstract class HeapCells {
     const { current } = this;
     if (this.foundAt !== current.version) {
       assert(current.key !== undefined, 'a key is set before state is used');
-      this.cell = this.table.find(current.key, current.shard);
+      this.cell = this.table.find(current.key);
       this.foundAt = current.version;
     }
     return this.cell;
@@ -36,8 +35,7 @@ abstract class HeapCells {
 
   /** After `find` has found none. */
   protected insert(value: unknown): Cell {
-    const { key, shard } = this.current;
-    const cell = this.table.insert(key as CanonicalKey, shard, value);
+    const cell = this.table.insert(this.current.key as CanonicalKey, value);
     // Making room for it may have swept others, never this one.
     this.cell = cell;
     return cell;

@@ -3,7 +3,7 @@ import type { KeyGroupRange } from '../contracts/key-groups.ts';
 import { type CellsView, type CellsWalk, endEpoch, type Epochs, NO_CUT } from './cell-group.ts';
 import type { ListCells, MapCells, RowSink, SingleCells, StateKind } from './cells.ts';
 import { type CurrentKey, HeapListCells, HeapMapCells, HeapSingleCells } from './heap-cells.ts';
-import { type HeapTable, HeapTables, shardOf } from './heap-table.ts';
+import { type HeapTable, HeapTables } from './heap-table.ts';
 import type { CanonicalKey } from './key-group-hash.ts';
 import type { StateView, StateViews } from './keyed-snapshot.ts';
 import type { KeyedStore } from './keyed-state.ts';
@@ -12,7 +12,7 @@ import { type Aging, Stamped } from './stamped.ts';
 /** Keyed state in memory. See `HeapTable` for how keys are found, `CellGroup` for how snapshots are cut. */
 export class HeapStore implements KeyedStore {
   private readonly epochs: Epochs = { current: 0, needed: NO_CUT };
-  private readonly current: CurrentKey = { key: undefined, shard: 0, version: 0 };
+  private readonly current: CurrentKey = { key: undefined, version: 0 };
   private readonly cuts: number[] = [];
   private tables: HeapTables;
 
@@ -26,7 +26,6 @@ export class HeapStore implements KeyedStore {
   select(key: CanonicalKey): void {
     const { current } = this;
     current.key = key;
-    current.shard = shardOf(key);
     current.version++;
   }
 
@@ -163,7 +162,7 @@ class RestoredRows implements RowSink {
 
   single(key: CanonicalKey, value: unknown): void {
     this.note(value);
-    this.table.insertInto(this.group, key, shardOf(key), value);
+    this.table.insertInto(this.group, key, value);
   }
 
   listStart(key: CanonicalKey): void {
@@ -180,14 +179,13 @@ class RestoredRows implements RowSink {
     const { key, items } = this.list;
     // All of it had expired when it was written.
     if (items.length === 0) return;
-    this.table.insertInto(this.group, key, shardOf(key), items);
+    this.table.insertInto(this.group, key, items);
     for (const item of items) this.table.added(undefined, item);
   }
 
   mapEntry(key: CanonicalKey, mapKey: CanonicalKey, value: unknown): void {
     this.note(value);
-    const shard = shardOf(key);
-    const cell = this.table.find(key, shard) ?? this.table.insertInto(this.group, key, shard, new Map());
+    const cell = this.table.find(key) ?? this.table.insertInto(this.group, key, new Map());
     this.table.insertEntry(cell, mapKey, value);
   }
 

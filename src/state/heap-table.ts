@@ -3,13 +3,12 @@ import { MillraceError } from '../kernel/errors.ts';
 import type { KeyGroupRange } from '../contracts/key-groups.ts';
 import { type CellLayout, layoutOf, type StateKind } from './cells.ts';
 import { Cell, CellGroup, DEAD, type Epochs, hiddenFrom, mapOf } from './cell-group.ts';
-import { type CanonicalKey, hashCanonicalKey, keyGroupForCanonical } from './key-group-hash.ts';
+import { type CanonicalKey, keyGroupForCanonical } from './key-group-hash.ts';
+import { KeyIndex } from './key-index.ts';
 import { SizeEstimate } from './size-estimate.ts';
 import { type Aging, type Expiry, isExpired } from './stamped.ts';
 import { cloneValue, ownString } from './state-value.ts';
 
-/** Maps that the keys of a state are spread over: none grows so large that its growing is felt as a pause. */
-const SHARDS = 64;
 /** What a key costs besides its text and value: its cell, its place in a Map and in its group. */
 const CELL_OVERHEAD_BYTES = 110;
 /** What a unit costs besides its value. */
@@ -18,7 +17,7 @@ const UNIT_OVERHEAD_BYTES = { single: 0, list: 10, map: 90 } as const;
 /**
  * One named state in memory.
  *
- * A key is found through a Map, and its cell is also listed in its key group, where snapshots find it.
+ * A key is found through an index of Maps, and its cell is also listed in its key group, where snapshots find it.
  * So the key group, whose hash costs more than the look-up, is only needed when a key is new.
  */
 export class HeapTable {
@@ -30,7 +29,7 @@ export class HeapTable {
   /** Whether values with a stamp were restored, and without. */
   sawStamps = false;
   sawUnstamped = false;
-  private readonly shards: readonly Map<CanonicalKey, Cell>[];
+  private readonly index = new KeyIndex();
   /** Units are what grows: the items of lists, the entries of maps, else the cells themselves. */
   units = 0;
   private cells = 0;
@@ -46,7 +45,6 @@ export class HeapTable {
   ) {
     this.layout = layoutOf(kind);
     this.groups = Array.from({ length: range.last - range.first + 1 }, () => new CellGroup(this.layout, epochs));
-    this.shards = Array.from({ length: SHARDS }, () => new Map());
   }
 
   /** Keys. */
@@ -63,21 +61,20 @@ export class HeapTable {
     return this.aging?.expiry();
   }
 
-  find(key: CanonicalKey, shard: number): Cell | undefined {
-    return (this.shards[shard] as Map<CanonicalKey, Cell>).get(key);
+  find(key: CanonicalKey): Cell | undefined {
+    return this.index.get(key);
   }
 
-  insert(key: CanonicalKey, shard: number, value: unknown): Cell {
-    const group = keyGroupForCanonical(key, this.maxParallelism) - this.range.first;
-    return this.insertInto(group, key, shard, value);
+  insert(key: CanonicalKey, value: unknown): Cell {
+    return this.insertInto(keyGroupForCanonical(key, this.maxParallelism) - this.range.first, key, value);
   }
 
-  insertInto(group: number, key: CanonicalKey, shard: number, value: unknown): Cell {
+  insertInto(group: number, key: CanonicalKey, value: unknown): Cell {
     const cells = this.groups[group];
     assert(cells !== undefined, 'a record reaches the owner of its key group');
     const owned = typeof key === 'string' ? ownString(key) : key;
     const cell = new Cell(owned, value, this.epochs.current);
-    (this.shards[shard] as Map<CanonicalKey, Cell>).set(owned, cell);
+    this.index.add(owned, cell);
     cells.add(cell);
     this.cells++;
     if (this.layout === 'single') this.added(owned, value);
@@ -197,9 +194,8 @@ export class HeapTable {
   }
 
   private removeFrom(group: CellGroup, cell: Cell, why: 'changed' | 'expired'): void {
-    const shard = this.shards[shardOf(cell.key)] as Map<CanonicalKey, Cell>;
     if (cell.epoch <= this.epochs.needed || this.layout === 'map') group.save(cell, cell.value);
-    shard.delete(cell.key);
+    this.index.delete(cell.key);
     if (this.layout === 'single') this.units--;
     else if (this.layout === 'list') this.units -= (cell.value as readonly unknown[]).length;
     else this.units -= mapOf(cell).size;
@@ -255,25 +251,3 @@ export function otherKind(name: string, known: string, asked: string): MillraceE
     hint: 'give the new state another name, or another uid to its operator',
   });
 }
-
-/**
- * Which Map a key is in: any function of the key will do, so a cheap one over a few characters. Keys
- * that agree in all of those share a Map, which is slower to grow and otherwise no worse.
- */
-export function shardOf(key: CanonicalKey): number {
-  if (typeof key === 'string') {
-    const { length } = key;
-    if (length === 0) return 0;
-    let h = Math.imul(length, 31) + key.charCodeAt(length - 1);
-    h = Math.imul(h, 31) + key.charCodeAt(length >> 1);
-    h = Math.imul(h, 31) + key.charCodeAt(length - 1 - (length >> 2));
-    h = Math.imul(h, 31) + key.charCodeAt(0);
-    if (length > 1) h = Math.imul(h, 31) + key.charCodeAt(length - 2);
-    return Math.imul(h, GOLDEN) >>> SHARD_SHIFT;
-  }
-  if (typeof key === 'number' && (key | 0) === key) return Math.imul(key, GOLDEN) >>> SHARD_SHIFT;
-  return hashCanonicalKey(key) >>> SHARD_SHIFT;
-}
-
-const GOLDEN = 0x9e3779b1;
-const SHARD_SHIFT = 26; // 32 bits less log2(SHARDS).
