@@ -1,5 +1,13 @@
 /** What a job author imports, and what the library's entry needs to wire it up. */
 export { type BuiltinConnectors, installConnectors } from './builtin-connectors.ts';
+export type {
+  BroadcastState,
+  CheckpointedFunction,
+  FunctionInitializationContext,
+  FunctionSnapshotContext,
+  OperatorListState,
+  OperatorStateStore,
+} from './checkpointed-function.ts';
 export { ConnectedStreams, KeyedConnectedStreams } from './connected-streams.ts';
 export { CheckpointSettings } from './checkpoint-settings.ts';
 export { DataStream, DataStreamSink, KeyedStream, SingleOutputStreamOperator } from './data-stream.ts';
@@ -21,14 +29,29 @@ export { type CheckpointingMode, DEFAULT_JOB_CONFIG, RestartStrategies } from '.
 export {
   KeyedCoProcessFunction,
   type KeyedContext,
+  type KeyedRuntimeContext,
   KeyedProcessFunction,
-  type KeyedValue,
   type OnTimerContext,
   OutputTag,
   type TimeDomain,
   type TimerService,
-  type ValueStateName,
 } from './process-function.ts';
 export type { CommitContext, Sink, SinkWriter, TwoPhaseCommitSink, TwoPhaseCommitWriter } from './sink.ts';
 export type { PollStatus, Source, SourceReader } from './source.ts';
+export {
+  type AggregateFunction,
+  type AggregatingState,
+  AggregatingStateDescriptor,
+  type KeyedStateStore,
+  type ListState,
+  ListStateDescriptor,
+  type MapState,
+  MapStateDescriptor,
+  type ReducingState,
+  ReducingStateDescriptor,
+  type StateTtlConfig,
+  type ValueState,
+  ValueStateDescriptor,
+  type ValueStateName,
+} from './state.ts';
 export { type TimestampAssigner, WatermarkStrategy } from './watermark-strategy.ts';

@@ -1,21 +1,8 @@
 import { InvalidArgumentError } from '../kernel/errors.ts';
 import { checkText, show } from './arguments.ts';
+import { isCheckpointed } from './checkpointed-function.ts';
 import type { Collector, RuntimeContext } from './functions.ts';
-
-/** Names one value of a key. The same name gives the same state. */
-export interface ValueStateName<T> {
-  readonly name: string;
-  /** What `value()` gives while the key has none. */
-  readonly defaultValue?: T | undefined;
-}
-
-/** One value of the current key. */
-export interface KeyedValue<T> {
-  /** What it gives belongs to the state: change it and call `update`, but do not keep it for later records. */
-  value(): T | undefined;
-  update(value: T): void;
-  clear(): void;
-}
+import type { KeyedStateStore } from './state.ts';
 
 export interface TimerService {
   /** Milliseconds since the epoch, by the clock of the worker. */
@@ -33,14 +20,18 @@ export interface TimerService {
   deleteProcessingTimeTimer(timeMs: number): void;
 }
 
+/**
+ * What a keyed function gets when it opens: facts, and the states of its keys. A state got here may be kept;
+ * it always means the key of the record that is being handled. Part of every checkpoint.
+ */
+export interface KeyedRuntimeContext extends RuntimeContext, KeyedStateStore {}
+
 /** What a process function may use while it handles a record or a timer; not to be kept for later. */
-export interface KeyedContext<K> extends RuntimeContext {
+export interface KeyedContext<K> extends KeyedRuntimeContext {
   getCurrentKey(): K;
   /** The time of the record or of the event-time timer; undefined when it has none. */
   timestamp(): number | undefined;
   timerService(): TimerService;
-  /** State of the current key. Part of every checkpoint. */
-  getState<T>(descriptor: ValueStateName<T>): KeyedValue<T>;
   /** Emits to a side output, read with `getSideOutput(tag)`. */
   output<X>(tag: OutputTag<X>, value: X): void;
 }
@@ -55,11 +46,12 @@ export type TimeDomain = 'EVENT_TIME' | 'PROCESSING_TIME';
  * Full control over one key's records, state and time. Methods are synchronous.
  *
  * One object serves all subtasks of a process, so it keeps nothing in fields: what belongs to a key goes
- * into `ctx.getState`. For fields of a subtask's own pass a function that makes the object.
+ * into keyed state (`ctx.getState` and its like). For fields of a subtask's own, and so for a
+ * `CheckpointedFunction`, pass a function that makes the object.
  */
 export abstract class KeyedProcessFunction<K, I, O> {
   /** Before the first record. */
-  open?(context: RuntimeContext): void;
+  open?(context: KeyedRuntimeContext): void;
   abstract processElement(value: I, ctx: KeyedContext<K>, out: Collector<O>): void;
   onTimer?(timestampMs: number, ctx: OnTimerContext<K>, out: Collector<O>): void;
   close?(): void;
@@ -67,7 +59,7 @@ export abstract class KeyedProcessFunction<K, I, O> {
 
 /** Two streams of one key that share state and timers. */
 export abstract class KeyedCoProcessFunction<K, A, B, O> {
-  open?(context: RuntimeContext): void;
+  open?(context: KeyedRuntimeContext): void;
   abstract processElement1(value: A, ctx: KeyedContext<K>, out: Collector<O>): void;
   abstract processElement2(value: B, ctx: KeyedContext<K>, out: Collector<O>): void;
   onTimer?(timestampMs: number, ctx: OnTimerContext<K>, out: Collector<O>): void;
@@ -104,5 +96,13 @@ export function checkProcessFunction<F extends object>(
   };
   if (make !== undefined) return () => check(make());
   check(given as F);
+  if (isCheckpointed(given)) {
+    throw new InvalidArgumentError(
+      `${what} needs a function that makes the process function, as it has operator state`,
+      {
+        hint: `Each subtask has its own: write ${what.replace('()', '')}(() => new ${given.constructor.name}()).`,
+      },
+    );
+  }
   return () => given as F;
 }

@@ -40,14 +40,22 @@ abstract class StateDescriptor {
   }
 }
 
-/** One value a key. */
-export class ValueStateDescriptor<T> extends StateDescriptor {
-  readonly kind = 'value';
-  /** Only for the type checker. */
-  declare readonly valueType?: T;
+/** What describes a value state: a {@link ValueStateDescriptor}, or a plain object written where it is used. */
+export interface ValueStateName<T> {
+  readonly name: string;
+  /** What `value()` gives while the key has none; each key gets a copy of its own. */
+  readonly defaultValue?: T | undefined;
+  readonly ttl?: StateTtlConfig | undefined;
+}
 
-  constructor(name: string, options: StateOptions = {}) {
+/** One value a key. */
+export class ValueStateDescriptor<T> extends StateDescriptor implements ValueStateName<T> {
+  readonly kind = 'value';
+  readonly defaultValue: T | undefined;
+
+  constructor(name: string, options: StateOptions & { readonly defaultValue?: T | undefined } = {}) {
     super(name, options);
+    this.defaultValue = options.defaultValue;
   }
 }
 
@@ -108,7 +116,7 @@ export class AggregatingStateDescriptor<IN, ACC, OUT> extends StateDescriptor {
 }
 
 export interface ValueState<T> {
-  /** Undefined when the key has no value. */
+  /** The descriptor's default, or undefined, when the key has no value. */
   value(): T | undefined;
   /** `undefined` is the same as `clear`. */
   update(value: T): void;
@@ -156,7 +164,7 @@ export interface AggregatingState<IN, OUT> {
 
 /** Where a function gets its states, when it opens. The same name gives the same state. */
 export interface KeyedStateStore {
-  getState<T>(descriptor: ValueStateDescriptor<T>): ValueState<T>;
+  getState<T>(descriptor: ValueStateName<T>): ValueState<T>;
   getListState<T>(descriptor: ListStateDescriptor<T>): ListState<T>;
   getMapState<K extends Key, V>(descriptor: MapStateDescriptor<K, V>): MapState<K, V>;
   getReducingState<T>(descriptor: ReducingStateDescriptor<T>): ReducingState<T>;

@@ -1,3 +1,4 @@
+import { InvalidArgumentError } from '../kernel/errors.ts';
 import type { CanonicalKey } from './key-group-hash.ts';
 
 /**
@@ -61,4 +62,11 @@ export interface RowSink {
   listEnd(): void;
   /** One entry of a key's map. Entries of one key usually, but not always, follow each other. */
   mapEntry(key: CanonicalKey, mapKey: CanonicalKey, value: unknown): void;
+}
+
+/** An author's function uses the state of keys while no record or timer is handled. */
+export function noKey(): InvalidArgumentError {
+  return new InvalidArgumentError('keyed state was used where there is no key', {
+    hint: 'Get states in open(), and use them while a record or a timer is handled.',
+  });
 }

@@ -1,6 +1,5 @@
-import { assert } from '../kernel/assert.ts';
 import { type Cell, DEAD, type MapEntries, mapOf } from './cell-group.ts';
-import { ABSENT, type ListCells, type MapCells, type SingleCells } from './cells.ts';
+import { ABSENT, type ListCells, type MapCells, noKey, type SingleCells } from './cells.ts';
 import type { HeapTable } from './heap-table.ts';
 import type { CanonicalKey } from './key-group-hash.ts';
 import type { ValueState } from './ports.ts';
@@ -26,7 +25,7 @@ abstract class HeapCells {
   protected find(): Cell | undefined {
     const { current } = this;
     if (this.foundAt !== current.version) {
-      assert(current.key !== undefined, 'a key is set before state is used');
+      if (current.key === undefined) throw noKey();
       this.cell = this.table.find(current.key);
       this.foundAt = current.version;
     }

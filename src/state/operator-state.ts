@@ -38,7 +38,13 @@ export class HeapOperatorState implements OperatorStateBackend {
     return backend;
   }
 
-  restored<T>(name: string): readonly T[] {
+  restored<T>(name: string, mode?: OperatorStateMode): readonly T[] {
+    const written = this.lists.get(name)?.mode;
+    if (mode !== undefined && written !== undefined && written !== mode) {
+      throw new MillraceError('CONFLICT', `operator state '${name}' was written as ${written}, not as ${mode}`, {
+        hint: 'give the state that is dealt out in another way another name',
+      });
+    }
     return (this.restoredItems.get(name) ?? []) as readonly T[];
   }
 

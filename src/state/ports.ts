@@ -139,8 +139,11 @@ export interface AggregatingState<IN, OUT> {
 
 /** Named lists of items of one operator in one subtask; small. */
 export interface OperatorStateBackend {
-  /** Items restored under this name (already redistributed), to be read once when the operator opens. */
-  restored<T>(name: string): readonly T[];
+  /**
+   * Items restored under this name (already redistributed), to be read once when the operator opens.
+   * Throws `CONFLICT` when they were written in another mode than `mode`.
+   */
+  restored<T>(name: string, mode?: OperatorStateMode): readonly T[];
   /** Replaces the list under this name. Items are structured data. */
   update<T>(name: string, mode: OperatorStateMode, items: readonly T[]): void;
   snapshot(checkpointId?: number, options?: SnapshotOptions): PendingSnapshot<OperatorStateHandle>;

@@ -89,6 +89,8 @@ export function createStateBackends(deps: StateBackendsDeps, options: StateBacke
   const clock = deps.clock ?? new SystemClock();
   const stores = keyedStores(options);
   const incremental = options.incremental ?? false;
+  let objectsNamed = 0;
+  const nextNumber = () => ++objectsNamed;
   const stateDeps: KeyedStateDeps = {
     objects: deps.objects,
     yieldNow: deps.yieldNow ?? yieldToEventLoop,
@@ -105,7 +107,7 @@ export function createStateBackends(deps: StateBackendsDeps, options: StateBacke
         range,
         maxParallelism,
         incremental,
-        nextObjectKey: objectKeys(objectPrefix, scope, 'keyed'),
+        nextObjectKey: objectKeys(nextNumber, objectPrefix, scope, 'keyed'),
         isShared: (key: string) => key.startsWith(sharedPrefix),
         owner: `operator ${scope.operatorId} subtask ${scope.subtaskIndex}`,
       };
@@ -113,7 +115,7 @@ export function createStateBackends(deps: StateBackendsDeps, options: StateBacke
       return KeyedState.restore(stateDeps, keyedOptions, store, restore, signal);
     },
     createOperatorStateBackend: ({ scope, restore, signal }) => {
-      const nextObjectKey = objectKeys(objectPrefix, scope, 'operator');
+      const nextObjectKey = objectKeys(nextNumber, objectPrefix, scope, 'operator');
       return HeapOperatorState.restore(stateDeps, (id) => nextObjectKey(id ?? 'unnamed'), restore, signal);
     },
     close: () => stores.close(),
@@ -122,17 +124,18 @@ export function createStateBackends(deps: StateBackendsDeps, options: StateBacke
 
 /**
  * Names of state objects. The attempt id makes them unique; the rest is for people and for the sweeper,
- * which looks below the job's prefix. The number tells an attempt's snapshots apart.
+ * which looks below the job's prefix. The number tells an attempt's snapshots apart, also those of two
+ * backends of one operator.
  */
 function objectKeys(
+  nextNumber: () => number,
   objectPrefix: (jobId: JobId) => string,
   scope: StateScope,
   kind: 'keyed' | 'operator',
 ): (folder: number | 'shared' | 'unnamed') => string {
-  let n = 0;
   const { jobId, deployment, attemptId, operatorId, subtaskIndex } = scope;
   return (folder) =>
-    `${objectPrefix(jobId)}${folder}/${deployment}-${attemptId}-${operatorId}-${subtaskIndex}-${kind}-${++n}`;
+    `${objectPrefix(jobId)}${folder}/${deployment}-${attemptId}-${operatorId}-${subtaskIndex}-${kind}-${nextNumber()}`;
 }
 
 function yieldToEventLoop(): Promise<void> {

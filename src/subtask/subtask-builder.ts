@@ -186,6 +186,7 @@ function lifeOf(
   fn: KeyedProcessFunction<unknown, unknown, unknown> | KeyedCoProcessFunction<unknown, unknown, unknown, unknown>,
 ): Omit<ProcessFunctionCalls, 'elements'> {
   return {
+    fn,
     open: (runtime) => fn.open?.(runtime),
     onTimer: fn.onTimer === undefined ? undefined : (timeMs, ctx, out) => fn.onTimer?.(timeMs, ctx, out),
     close: () => fn.close?.(),

@@ -1,6 +1,6 @@
 import { assert } from '../../kernel/assert.ts';
 import type { KeyGroupRange } from '../../contracts/key-groups.ts';
-import { ABSENT, type ListCells, type MapCells, type SingleCells } from '../cells.ts';
+import { ABSENT, type ListCells, type MapCells, noKey, type SingleCells } from '../cells.ts';
 import { type CanonicalKey, keyGroupForCanonical } from '../key-group-hash.ts';
 import { ownString } from '../state-value.ts';
 import type { LmdbTable } from './lmdb-table.ts';
@@ -27,7 +27,7 @@ export class SelectedKey {
   }
 
   get key(): CanonicalKey {
-    assert(this.selected !== undefined, 'a key is set before state is used');
+    if (this.selected === undefined) throw noKey();
     return this.selected;
   }
 

@@ -1,15 +1,19 @@
-import type { RuntimeContext } from '../../api/functions.ts';
+import type { Key, RuntimeContext } from '../../api/functions.ts';
+import type { OnTimerContext, OutputTag, TimeDomain, TimerService } from '../../api/process-function.ts';
 import type {
-  KeyedValue,
-  OnTimerContext,
-  OutputTag,
-  TimeDomain,
-  TimerService,
+  AggregatingState,
+  AggregatingStateDescriptor,
+  KeyedStateStore,
+  ListState,
+  ListStateDescriptor,
+  MapState,
+  MapStateDescriptor,
+  ReducingState,
+  ReducingStateDescriptor,
+  ValueState,
   ValueStateName,
-} from '../../api/process-function.ts';
+} from '../../api/state.ts';
 import { assert } from '../../kernel/assert.ts';
-import { InvalidArgumentError } from '../../kernel/errors.ts';
-import type { KeyedStateBackend } from '../../state/ports.ts';
 
 /** What the context passes on to its operator. */
 export interface KeyedContextHost {
@@ -19,9 +23,6 @@ export interface KeyedContextHost {
   currentWatermark(): number;
   emitSide(tag: string, value: unknown): void;
 }
-
-/** Names that begin like this are the operator's own. */
-const RESERVED_PREFIX = 'millrace.';
 
 /** The one context of an operator; `enter` says for which key, time and cause it is used next. */
 export class KeyedContextImpl implements OnTimerContext<unknown> {
@@ -35,12 +36,11 @@ export class KeyedContextImpl implements OnTimerContext<unknown> {
   key: unknown;
   private timestampMs = Number.NaN;
   private domain: TimeDomain | undefined;
-  private readonly states = new Map<string, KeyedValue<unknown>>();
   private readonly timers: TimerService;
 
   constructor(
     runtime: RuntimeContext,
-    private readonly backend: KeyedStateBackend,
+    private readonly states: KeyedStateStore,
     private readonly host: KeyedContextHost,
   ) {
     this.jobId = runtime.jobId;
@@ -83,33 +83,27 @@ export class KeyedContextImpl implements OnTimerContext<unknown> {
     return this.domain;
   }
 
-  getState<T>(descriptor: ValueStateName<T>): KeyedValue<T> {
-    const { name } = descriptor;
-    let state = this.states.get(name);
-    if (state === undefined) {
-      state = this.createState(descriptor);
-      this.states.set(name, state);
-    }
-    return state as KeyedValue<T>;
+  getState<T>(descriptor: ValueStateName<T>): ValueState<T> {
+    return this.states.getState(descriptor);
+  }
+
+  getListState<T>(descriptor: ListStateDescriptor<T>): ListState<T> {
+    return this.states.getListState(descriptor);
+  }
+
+  getMapState<K extends Key, V>(descriptor: MapStateDescriptor<K, V>): MapState<K, V> {
+    return this.states.getMapState(descriptor);
+  }
+
+  getReducingState<T>(descriptor: ReducingStateDescriptor<T>): ReducingState<T> {
+    return this.states.getReducingState(descriptor);
+  }
+
+  getAggregatingState<IN, ACC, OUT>(descriptor: AggregatingStateDescriptor<IN, ACC, OUT>): AggregatingState<IN, OUT> {
+    return this.states.getAggregatingState(descriptor);
   }
 
   output<X>(tag: OutputTag<X>, value: X): void {
     this.host.emitSide(tag.id, value);
-  }
-
-  private createState<T>({ name, defaultValue }: ValueStateName<T>): KeyedValue<unknown> {
-    if (typeof name !== 'string' || name === '' || name.startsWith(RESERVED_PREFIX)) {
-      throw new InvalidArgumentError(`"${String(name)}" cannot be the name of a state`, {
-        hint: `A name is a text that does not begin with "${RESERVED_PREFIX}".`,
-      });
-    }
-    const state = this.backend.valueState<unknown>(name);
-    if (defaultValue === undefined) return state;
-    return {
-      // A copy for each key: one that is changed in place must not change the others'.
-      value: () => state.value() ?? structuredClone(defaultValue),
-      update: (value) => state.update(value),
-      clear: () => state.clear(),
-    };
   }
 }

@@ -1,5 +1,5 @@
 import type { Collector } from '../../api/functions.ts';
-import type { OnTimerContext, TimeDomain } from '../../api/process-function.ts';
+import type { KeyedRuntimeContext, OnTimerContext, TimeDomain } from '../../api/process-function.ts';
 import { present } from '../../kernel/assert.ts';
 import type { Timer } from '../../kernel/clock.ts';
 import { InvalidArgumentError } from '../../kernel/errors.ts';
@@ -8,7 +8,9 @@ import { operatorError, type OperatorSite, userCodeError } from '../operator-err
 import { MAX_WATERMARK, MIN_WATERMARK, NO_TIMESTAMP } from '../time/element.ts';
 import { KeyedTimers } from '../time/keyed-timers.ts';
 import type { TimedOperator, TimedOperatorOutput } from '../time/timed-operator.ts';
+import { CheckpointedState } from './checkpointed-state.ts';
 import { KeyedContextImpl } from './keyed-context.ts';
+import { KeyedStateAccess } from './keyed-state-access.ts';
 import { cutState, openKeyedState } from './operator-state.ts';
 import { type OperatorContext, type OperatorCut, RESOLVED, type SubtaskOperator } from './operator.ts';
 
@@ -17,7 +19,9 @@ type OnElement = (value: unknown, context: OnTimerContext<unknown>, out: Collect
 
 /** A process function of one or two inputs, as the operator calls it. */
 export interface ProcessFunctionCalls {
-  readonly open: ((context: OperatorContext['runtime']) => void) | undefined;
+  /** The author's object, for what it may be besides. */
+  readonly fn?: object;
+  readonly open: ((context: KeyedRuntimeContext) => void) | undefined;
   /** By input. */
   readonly elements: readonly OnElement[];
   readonly onTimer: OnTimer | undefined;
@@ -43,6 +47,7 @@ export class KeyedProcessOperator implements SubtaskOperator, TimedOperator {
   readonly makesWatermarks = false;
   private output: TimedOperatorOutput | undefined;
   private backend: KeyedStateBackend | undefined;
+  private checkpointed: CheckpointedState | undefined;
   private calls: ProcessFunctionCalls | undefined;
   private eventTimers: KeyedTimers | undefined;
   private processingTimers: KeyedTimers | undefined;
@@ -74,16 +79,18 @@ export class KeyedProcessOperator implements SubtaskOperator, TimedOperator {
     } catch (error) {
       throw operatorError(this.site, 'to restore its state', error);
     }
-    this.ctx = new KeyedContextImpl(this.context.runtime, this.backend, {
+    const states = new KeyedStateAccess(this.backend);
+    this.ctx = new KeyedContextImpl(this.context.runtime, states, {
       register: (domain, timeMs) => this.register(domain, timeMs),
       delete: (domain, timeMs) => this.timersOf(domain).delete(this.ctx?.key, timeMs),
       currentProcessingTime: () => this.context.clock.wallMs(),
       currentWatermark: () => this.watermarkMs,
       emitSide: (tag, value) => this.emitSide(tag, value),
     });
+    const calls = this.create();
+    this.checkpointed = await CheckpointedState.open(this.context, calls.fn ?? {}, states);
     try {
-      this.calls = this.definition.create();
-      this.calls.open?.(this.context.runtime);
+      calls.open?.(this.ctx);
     } catch (error) {
       throw operatorError(this.site, 'to open', error);
     }
@@ -124,7 +131,8 @@ export class KeyedProcessOperator implements SubtaskOperator, TimedOperator {
 
   snapshot(checkpointId: number, options?: SnapshotOptions): OperatorCut {
     const keyed = present(this.backend, 'the state of an open operator');
-    return cutState(this.context, { keyed }, checkpointId, options);
+    this.checkpointed?.cut(checkpointId);
+    return cutState(this.context, { keyed, operator: [this.checkpointed?.backend] }, checkpointId, options);
   }
 
   checkpointCompleted(checkpointId: number): Promise<void> {
@@ -150,6 +158,15 @@ export class KeyedProcessOperator implements SubtaskOperator, TimedOperator {
     } finally {
       this.backend?.dispose();
       this.backend = undefined;
+    }
+  }
+
+  private create(): ProcessFunctionCalls {
+    try {
+      this.calls = this.definition.create();
+      return this.calls;
+    } catch (error) {
+      throw operatorError(this.site, 'to open', error);
     }
   }
 

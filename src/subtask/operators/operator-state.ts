@@ -1,7 +1,8 @@
 import type { KeyedStateHandle, OperatorStateHandle } from '../../contracts/state-handles.ts';
 import type { KeyedStateBackend, OperatorStateBackend, PendingSnapshot, SnapshotOptions } from '../../state/ports.ts';
 import { operatorError } from '../operator-error.ts';
-import type { OperatorContext, OperatorCut } from './operator.ts';
+import { handlesOf } from './checkpointed-state.ts';
+import type { OperatorContext, OperatorCut, WrittenCut } from './operator.ts';
 
 /** The keyed state of an operator, restored. */
 export async function openKeyedState(context: OperatorContext): Promise<KeyedStateBackend> {
@@ -20,13 +21,13 @@ export async function openKeyedState(context: OperatorContext): Promise<KeyedSta
   }
 }
 
-/** The non-keyed state of an operator, restored. */
+/** The operator's own non-keyed state, restored; its function's is {@link CheckpointedState}. */
 export async function openOperatorState(context: OperatorContext): Promise<OperatorStateBackend> {
   const { scope, restore, signal, stateBackends, site } = context;
   try {
     return await stateBackends.createOperatorStateBackend({
       scope,
-      restore: restore?.snapshot?.operator ?? [],
+      restore: handlesOf(restore?.snapshot?.operator ?? [], 'operator'),
       ...(restore === undefined ? {} : { restoredCheckpointId: restore.checkpointId }),
       signal,
     });
@@ -38,7 +39,8 @@ export async function openOperatorState(context: OperatorContext): Promise<Opera
 /** What an operator may have in state. */
 export interface OperatorStates {
   readonly keyed?: KeyedStateBackend | undefined;
-  readonly operator?: OperatorStateBackend | undefined;
+  /** The operator's own and its function's. */
+  readonly operator?: readonly (OperatorStateBackend | undefined)[];
 }
 
 /** The state as it is now. */
@@ -48,41 +50,56 @@ export function cutState(
   checkpointId: number,
   options: SnapshotOptions | undefined,
 ): OperatorCut {
-  const keyed = states.keyed?.snapshot(checkpointId, options);
-  let operator: PendingSnapshot<OperatorStateHandle> | undefined;
+  const pending: PendingSnapshot<unknown>[] = [];
+  const begin = <H>(backend: { snapshot(id: number, options?: SnapshotOptions): PendingSnapshot<H> }) => {
+    const snapshot = backend.snapshot(checkpointId, options);
+    pending.push(snapshot);
+    return snapshot;
+  };
+  const discard = () => {
+    for (const snapshot of pending) snapshot.discard();
+  };
   try {
-    operator = states.operator?.snapshot(checkpointId, options);
+    const keyed = states.keyed === undefined ? [] : [begin(states.keyed)];
+    const operator = (states.operator ?? []).flatMap((backend) => (backend === undefined ? [] : [begin(backend)]));
+    return { write: (signal) => writeState(context, { keyed, operator }, signal), discard };
   } catch (error) {
-    keyed?.discard();
+    discard();
     throw error;
   }
+}
+
+async function writeState(
+  context: OperatorContext,
+  snapshots: {
+    readonly keyed: readonly PendingSnapshot<KeyedStateHandle>[];
+    readonly operator: readonly PendingSnapshot<OperatorStateHandle>[];
+  },
+  signal: AbortSignal,
+): Promise<WrittenCut | undefined> {
+  // Both settle before this does, so nothing is written after an answer.
+  const [keyed, operator] = await Promise.allSettled([
+    writeAll(snapshots.keyed, signal),
+    writeAll(snapshots.operator, signal),
+  ]);
+  if (keyed.status === 'rejected') throw keyed.reason;
+  if (operator.status === 'rejected') throw operator.reason;
+  if (keyed.value.handles.length + operator.value.handles.length === 0) return undefined;
+  const { operatorId } = context.scope;
   return {
-    write: async (signal) => {
-      const [ofKeys, ofOperator] = await writeBoth(keyed, operator, signal);
-      if (ofKeys.handles.length + ofOperator.handles.length === 0) return undefined;
-      const { operatorId } = context.scope;
-      return {
-        snapshot: { operatorId, keyed: [...ofKeys.handles], operator: [...ofOperator.handles] },
-        bytes: ofKeys.bytes + ofOperator.bytes,
-      };
-    },
-    discard: () => {
-      keyed?.discard();
-      operator?.discard();
-    },
+    snapshot: { operatorId, keyed: keyed.value.handles, operator: operator.value.handles },
+    bytes: keyed.value.bytes + operator.value.bytes,
   };
 }
 
-/** Nothing of either is written any more once this has settled. */
-async function writeBoth(
-  keyed: PendingSnapshot<KeyedStateHandle> | undefined,
-  operator: PendingSnapshot<OperatorStateHandle> | undefined,
-  signal: AbortSignal,
-) {
-  const none = { handles: [], bytes: 0 };
-  const results = await Promise.allSettled([keyed?.write(signal) ?? none, operator?.write(signal) ?? none]);
-  const [ofKeys, ofOperator] = results;
-  if (ofKeys.status === 'rejected') throw ofKeys.reason;
-  if (ofOperator.status === 'rejected') throw ofOperator.reason;
-  return [ofKeys.value, ofOperator.value] as const;
+async function writeAll<H>(snapshots: readonly PendingSnapshot<H>[], signal: AbortSignal) {
+  const written = await Promise.allSettled(snapshots.map((snapshot) => snapshot.write(signal)));
+  const handles: H[] = [];
+  let bytes = 0;
+  for (const one of written) {
+    if (one.status === 'rejected') throw one.reason;
+    handles.push(...one.value.handles);
+    bytes += one.value.bytes;
+  }
+  return { handles, bytes };
 }

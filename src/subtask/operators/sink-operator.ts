@@ -1,12 +1,16 @@
 import type { Sink, SinkWriter } from '../../api/sink.ts';
 import { present } from '../../kernel/assert.ts';
 import { operatorError, type OperatorSite, recordError } from '../operator-error.ts';
+import type { SnapshotOptions } from '../../state/ports.ts';
+import { CheckpointedState } from './checkpointed-state.ts';
+import { cutState } from './operator-state.ts';
 import { type OperatorContext, type OperatorCut, RESOLVED, type SubtaskOperator } from './operator.ts';
 
 /** A sink without transactions: everything written before a barrier is out before the checkpoint is acknowledged. */
 export class SinkOperator implements SubtaskOperator {
   readonly site: OperatorSite;
   private writer: SinkWriter<unknown> | undefined;
+  private checkpointed: CheckpointedState | undefined;
 
   constructor(
     private readonly sink: Sink<unknown>,
@@ -16,9 +20,10 @@ export class SinkOperator implements SubtaskOperator {
   }
 
   async open(): Promise<void> {
+    const writer = this.createWriter();
+    this.checkpointed = await CheckpointedState.open(this.context, writer);
     try {
-      this.writer = this.sink.createWriter(this.context.runtime);
-      await this.writer.open();
+      await writer.open();
     } catch (error) {
       throw operatorError(this.site, 'to open', error);
     }
@@ -41,16 +46,18 @@ export class SinkOperator implements SubtaskOperator {
     return this.writer?.ready();
   }
 
-  snapshot(): OperatorCut {
+  snapshot(checkpointId: number, options?: SnapshotOptions): OperatorCut {
+    this.checkpointed?.cut(checkpointId);
+    const state = cutState(this.context, { operator: [this.checkpointed?.backend] }, checkpointId, options);
     const flushed = this.flush();
     // Also when the checkpoint is aborted meanwhile: records may be lost, and nothing but a restart replays them.
     flushed.catch((error: unknown) => this.context.fail(error));
     return {
-      write: async () => {
+      write: async (signal) => {
         await flushed;
-        return undefined;
+        return state.write(signal);
       },
-      discard: () => undefined,
+      discard: () => state.discard(),
     };
   }
 
@@ -65,6 +72,15 @@ export class SinkOperator implements SubtaskOperator {
   async close(): Promise<void> {
     await this.writer?.close();
     this.writer = undefined;
+  }
+
+  private createWriter(): SinkWriter<unknown> {
+    try {
+      this.writer = this.sink.createWriter(this.context.runtime);
+      return this.writer;
+    } catch (error) {
+      throw operatorError(this.site, 'to open', error);
+    }
   }
 
   private async flush(): Promise<void> {

@@ -3,6 +3,7 @@ import type { OperatorStateBackend, SnapshotOptions } from '../../state/ports.ts
 import { present } from '../../kernel/assert.ts';
 import type { ChainCollector } from '../chain.ts';
 import { operatorError, type OperatorSite } from '../operator-error.ts';
+import { CheckpointedState } from './checkpointed-state.ts';
 import { cutState, openOperatorState } from './operator-state.ts';
 import { type OperatorContext, type OperatorCut, RESOLVED, type SubtaskOperator } from './operator.ts';
 
@@ -16,6 +17,7 @@ export class SourceOperator implements SubtaskOperator {
   readonly site: OperatorSite;
   private reader: SourceReader<unknown, unknown> | undefined;
   private state: OperatorStateBackend | undefined;
+  private checkpointed: CheckpointedState | undefined;
 
   constructor(
     private readonly source: Source<unknown, unknown>,
@@ -29,10 +31,11 @@ export class SourceOperator implements SubtaskOperator {
   async open(): Promise<void> {
     this.state = await openOperatorState(this.context);
     const splits = this.initialSplits(this.state);
+    const reader = this.createReader();
+    this.checkpointed = await CheckpointedState.open(this.context, reader);
     try {
-      this.reader = this.source.createReader(this.context.runtime);
       // A copy: readers move positions inside their splits, and the graph's are shared.
-      await this.reader.open(structuredClone(splits));
+      await reader.open(structuredClone(splits));
     } catch (error) {
       throw operatorError(this.site, 'to open its reader', error);
     }
@@ -61,6 +64,7 @@ export class SourceOperator implements SubtaskOperator {
 
   snapshot(checkpointId: number, options?: SnapshotOptions): OperatorCut {
     const state = present(this.state, 'the state of an open source');
+    this.checkpointed?.cut(checkpointId);
     let splits: readonly unknown[];
     try {
       splits = structuredClone(present(this.reader, 'the reader of an open source').snapshot());
@@ -68,7 +72,7 @@ export class SourceOperator implements SubtaskOperator {
       throw operatorError(this.site, 'to snapshot its splits', error);
     }
     state.update(SPLITS, 'SPLIT', splits);
-    return cutState(this.context, { operator: state }, checkpointId, options);
+    return cutState(this.context, { operator: [state, this.checkpointed?.backend] }, checkpointId, options);
   }
 
   checkpointCompleted(): Promise<void> {
@@ -82,6 +86,15 @@ export class SourceOperator implements SubtaskOperator {
   async close(): Promise<void> {
     await this.reader?.close();
     this.reader = undefined;
+  }
+
+  private createReader(): SourceReader<unknown, unknown> {
+    try {
+      this.reader = this.source.createReader(this.context.runtime);
+      return this.reader;
+    } catch (error) {
+      throw operatorError(this.site, 'to open its reader', error);
+    }
   }
 
   private initialSplits(state: OperatorStateBackend): readonly unknown[] {

@@ -4,8 +4,9 @@ import { isMillraceError } from '../../kernel/errors.ts';
 import { type Backoff, retry } from '../../kernel/retry.ts';
 import type { OperatorStateBackend, SnapshotOptions } from '../../state/ports.ts';
 import { operatorError, type OperatorSite, recordError } from '../operator-error.ts';
+import { CheckpointedState } from './checkpointed-state.ts';
 import { cutState, openOperatorState } from './operator-state.ts';
-import type { OperatorContext, OperatorCut, SubtaskOperator } from './operator.ts';
+import type { OperatorContext, OperatorCut, SubtaskOperator, WrittenCut } from './operator.ts';
 
 const COMMITTABLES = 'committables';
 const COMMIT_BACKOFF: Backoff = { initialMs: 50, maxMs: 2_000, multiplier: 2 };
@@ -31,6 +32,7 @@ export class TwoPhaseSinkOperator implements SubtaskOperator {
   readonly site: OperatorSite;
   private writer: TwoPhaseCommitWriter<unknown, unknown> | undefined;
   private state: OperatorStateBackend | undefined;
+  private checkpointed: CheckpointedState | undefined;
   /** Ascending by checkpoint. */
   private prepared: Prepared[] = [];
   /** Resolves when all preparations begun so far have entered `prepared`, in their order. */
@@ -51,10 +53,11 @@ export class TwoPhaseSinkOperator implements SubtaskOperator {
   async open(): Promise<void> {
     this.state = await openOperatorState(this.context);
     const restored = this.state.restored<Prepared>(COMMITTABLES);
+    const writer = this.createWriter();
+    this.checkpointed = await CheckpointedState.open(this.context, writer);
     try {
-      this.writer = this.sink.createWriter(this.context.runtime);
       // The writer commits these first: their checkpoint has completed, or it would not be restored. T1
-      await this.writer.open(restored.flatMap(({ committables }) => committables));
+      await writer.open(restored.flatMap(({ committables }) => committables));
     } catch (error) {
       throw operatorError(this.site, 'to open', error);
     }
@@ -73,7 +76,10 @@ export class TwoPhaseSinkOperator implements SubtaskOperator {
   }
 
   snapshot(checkpointId: number, options?: SnapshotOptions): OperatorCut {
+    // The function's state is fixed with the cut of its stream; the committables follow.
+    this.checkpointed?.cut(checkpointId);
     const ready = this.prepare(checkpointId);
+    const ofFunction = cutState(this.context, { operator: [this.checkpointed?.backend] }, checkpointId, options);
     // Owned here, because an aborted checkpoint never waits for it. T4
     ready.catch((error: unknown) => this.context.fail(error));
     return {
@@ -83,9 +89,10 @@ export class TwoPhaseSinkOperator implements SubtaskOperator {
         const items = this.prepared.filter((prepared) => prepared.checkpointId <= checkpointId);
         const state = present(this.state, 'the state of an open sink');
         state.update(COMMITTABLES, 'SPLIT', items);
-        return cutState(this.context, { operator: state }, checkpointId, options).write(signal);
+        const own = await cutState(this.context, { operator: [state] }, checkpointId, options).write(signal);
+        return joined(own, await ofFunction.write(signal));
       },
-      discard: () => undefined,
+      discard: () => ofFunction.discard(),
     };
   }
 
@@ -109,6 +116,15 @@ export class TwoPhaseSinkOperator implements SubtaskOperator {
     await this.preparing.catch(() => undefined); // reported where it was begun
     await this.writer?.close();
     this.writer = undefined;
+  }
+
+  private createWriter(): TwoPhaseCommitWriter<unknown, unknown> {
+    try {
+      this.writer = this.sink.createWriter(this.context.runtime);
+      return this.writer;
+    } catch (error) {
+      throw operatorError(this.site, 'to open', error);
+    }
   }
 
   /** The writer cuts while this is called; the rest waits for earlier preparations. */
@@ -163,4 +179,10 @@ export class TwoPhaseSinkOperator implements SubtaskOperator {
       throw operatorError(this.site, `to commit checkpoint ${checkpointId}`, error);
     }
   }
+}
+
+function joined(a: WrittenCut | undefined, b: WrittenCut | undefined): WrittenCut | undefined {
+  if (a === undefined || b === undefined) return a ?? b;
+  const operator = [...a.snapshot.operator, ...b.snapshot.operator];
+  return { snapshot: { ...a.snapshot, operator }, bytes: a.bytes + b.bytes };
 }

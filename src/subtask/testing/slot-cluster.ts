@@ -7,7 +7,7 @@ import type { AttemptReport, CheckpointAck, CheckpointDecline, SlotDeployment } 
 import { restoreTasks } from '../../checkpoint/restore-tasks.ts';
 import { buildSlotDeployments, expandJobGraph, type ExecutionPlan, type TaskKey } from '../../graph/execution-graph.ts';
 import { isTerminalExecutionState } from '../../contracts/job-status.ts';
-import { SystemClock } from '../../kernel/clock.ts';
+import { type Clock, SystemClock } from '../../kernel/clock.ts';
 import {
   type AllocationId,
   asAllocationId,
@@ -46,6 +46,8 @@ export class SlotCluster {
   constructor(
     readonly objects: MemoryObjectStore = new MemoryObjectStore(clock),
     private readonly stateOptions: StateBackendsOptions = { memoryThresholdBytes: 256 },
+    /** What times-to-live go by. */
+    private readonly stateClock: Clock = clock,
   ) {}
 
   private current: { readonly deployment: DeploymentId; readonly slots: readonly SlotDeployment[] } | undefined;
@@ -59,7 +61,7 @@ export class SlotCluster {
             random,
             log: silentLogger,
             programs: this.programs,
-            stateBackends: createStateBackends({ objects: this.objects }, this.stateOptions),
+            stateBackends: createStateBackends({ objects: this.objects, clock: this.stateClock }, this.stateOptions),
             events: {
               taskState: (report) => void this.history.push(structuredClone(report)),
               checkpointAck: (ack) => void this.acks.push(structuredClone(ack)),
