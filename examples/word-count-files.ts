@@ -5,12 +5,22 @@
  *     npx millrace run examples/word-count-files.ts -- --input texts --output counts --parallelism 2
  *
  * --input        a text file, or a folder of text files; every worker must see it under the same path
- * --output       the folder of counts, one `word count` a line
+ * --output       the folder of counts, one `word count` a line; or s3://bucket/prefix, with the cluster's s3.* keys
  * --parallelism  subtasks of each operator; default: the cluster's
  * --rate         lines read a second, over all subtasks; default: as fast as possible
  */
 import { parseArgs } from 'node:util';
-import { FileSink, type StreamExecutionEnvironment, textFileSource } from 'millrace';
+import { fileSink, s3Sink, type StreamExecutionEnvironment, textFileSource, type TwoPhaseCommitSink } from 'millrace';
+
+interface WordCount {
+  readonly word: string;
+  readonly count: number;
+}
+
+function sinkFor(output: string): TwoPhaseCommitSink<WordCount> {
+  const encoder = ({ word, count }: WordCount) => `${word} ${count}`;
+  return output.startsWith('s3://') ? s3Sink(output, { encoder }) : fileSink(output, { encoder });
+}
 
 export async function main(env: StreamExecutionEnvironment, args: readonly string[]): Promise<void> {
   const { input, output, parallelism, ratePerSecond } = parse(args);
@@ -31,7 +41,7 @@ export async function main(env: StreamExecutionEnvironment, args: readonly strin
     .sum('count')
     .name('counts')
     .uid('counts')
-    .sinkTo(FileSink.forRowFormat<{ word: string; count: number }>(output, (row) => `${row.word} ${row.count}`).build())
+    .sinkTo(sinkFor(output))
     .name('files')
     .uid('files');
   await env.execute('Word count of files');

@@ -36,7 +36,14 @@ export {
   type TimeDomain,
   type TimerService,
 } from './process-function.ts';
-export type { CommitContext, Sink, SinkWriter, TwoPhaseCommitSink, TwoPhaseCommitWriter } from './sink.ts';
+export type {
+  CommitContext,
+  CommitRequest,
+  Sink,
+  SinkWriter,
+  TwoPhaseCommitSink,
+  TwoPhaseCommitWriter,
+} from './sink.ts';
 export type { PollStatus, Source, SourceReader } from './source.ts';
 export {
   type AggregateFunction,
@@ -54,4 +61,11 @@ export {
   ValueStateDescriptor,
   type ValueStateName,
 } from './state.ts';
+export {
+  type CommitReason,
+  isLeftover,
+  type PreCommitted,
+  TwoPhaseCommitSinkFunction,
+  twoPhaseCommitSink,
+} from './two-phase-commit.ts';
 export { type TimestampAssigner, WatermarkStrategy } from './watermark-strategy.ts';

@@ -25,6 +25,8 @@ export interface SinkWriter<T> {
  * is part of the checkpoint. After the checkpoint has completed `commit` makes it visible; it must be
  * idempotent, because a restored job commits again what its checkpoint holds. Output never prepared,
  * or prepared for a checkpoint that was not the one restored, stays invisible and is removed.
+ *
+ * Most sinks are easier to write on {@link TwoPhaseCommitSinkFunction}, which keeps the protocol's order.
  */
 export interface TwoPhaseCommitSink<T, Committable = unknown> {
   readonly name: string;
@@ -35,6 +37,16 @@ export interface TwoPhaseCommitSink<T, Committable = unknown> {
 export interface CommitContext {
   /** `<token>-<n>` of the deployment: unique over all restarts, later ones compare greater. */
   readonly deployment: string;
+  /** Aborted when the attempt is ended: nothing should be waited for any longer. */
+  readonly signal?: AbortSignal;
+}
+
+/** What every commit carries, so that a store that can compare may refuse an older deployment's. */
+export interface CommitRequest {
+  /** Of the attempt that commits; see {@link CommitContext}. */
+  readonly deployment: string;
+  /** Commits of one writer come in ascending order of it. */
+  readonly checkpointId: number;
 }
 
 export interface TwoPhaseCommitWriter<T, Committable> {
@@ -43,7 +55,8 @@ export interface TwoPhaseCommitWriter<T, Committable> {
   write(value: T): void;
   ready(): Promise<void> | undefined;
   prepareCommit(checkpointId: number): Promise<readonly Committable[]>;
-  commit(committables: readonly Committable[], context: { readonly checkpointId: number }): Promise<void>;
+  /** Rejecting with `FencedError` says that a newer deployment has taken over: it is not tried again. */
+  commit(committables: readonly Committable[], request: CommitRequest): Promise<void>;
   /** Removes uncommitted output of this writer, where it can. Not called after a crash. */
   close(): Promise<void>;
 }

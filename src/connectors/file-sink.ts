@@ -1,7 +1,12 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { RuntimeContext } from '../api/functions.ts';
-import type { CommitContext, TwoPhaseCommitSink, TwoPhaseCommitWriter } from '../api/sink.ts';
+import type { TwoPhaseCommitSink } from '../api/sink.ts';
+import {
+  type CommitReason,
+  type PreCommitted,
+  TwoPhaseCommitSinkFunction,
+  twoPhaseCommitSink,
+} from '../api/two-phase-commit.ts';
 import { InvalidArgumentError, MillraceError } from '../kernel/errors.ts';
 import { type Random, SystemRandom } from '../kernel/random.ts';
 import { Backlog, PartFile } from './part-file.ts';
@@ -10,10 +15,11 @@ import {
   type FileCommittable,
   type PartOwner,
   partNames,
-  sweepOlderDeployments,
+  sweepLeftovers,
   syncFolder,
   syncFoldersOf,
 } from './part-files.ts';
+import { checkNaming, encodeRow, type PartNaming, type RowEncoder } from './rows.ts';
 import { absolutePath, shown } from './text-file-splits.ts';
 
 /**
@@ -43,19 +49,16 @@ import { absolutePath, shown } from './text-file-splits.ts';
  * What is left over is removed late rather than early. When a deployment starts, a hidden file of an
  * older one may belong to the checkpoint restored, and be on its way to *another* subtask that has not
  * opened yet. But every subtask has opened, and so has committed all that was restored, before the first
- * checkpoint of the new deployment completes. Subtask 0 knows of one by a commit that was followed by
- * another cut (the commit at the end of a job that takes no checkpoints is followed by none, and proves
- * nothing); with its next commit it removes what older deployments left. Newer deployments' files it
- * never touches: it may be the zombie.
+ * checkpoint of the new deployment completes (X4). Then each subtask removes what older deployments left
+ * under its own index; newer deployments' files it never touches: it may be the zombie.
+ *
+ * A commit whose file is gone, hidden and final, is refused as `FENCED` when the folder shows a newer
+ * deployment of the subtask; else output was lost, which is said as what it is.
  */
-export interface FileSinkOptions<T> {
+export interface FileSinkOptions<T> extends PartNaming {
   readonly name?: string;
   /** One row without its newline. Default: strings as they are, everything else as JSON. */
-  readonly encoder?: (value: T) => string | Uint8Array;
-  /** Files' names begin with it. Default `part`. */
-  readonly partPrefix?: string;
-  /** Files' names end with it, for example `.jsonl`. */
-  readonly partSuffix?: string;
+  readonly encoder?: RowEncoder<T>;
   /** A part that has reached this size is followed by another one. Default: one part for each checkpoint. */
   readonly maxPartBytes?: number;
   /**
@@ -73,23 +76,21 @@ export interface FileSinkOptions<T> {
 export function fileSink<T>(
   folderOrUrl: string,
   options: FileSinkOptions<T> = {},
-): TwoPhaseCommitSink<T, FileCommittable> {
+): TwoPhaseCommitSink<T, PreCommitted<FileCommittable>> {
   const folder = absolutePath(folderOrUrl);
-  const { partPrefix = 'part', partSuffix = '', maxPartBytes = Number.POSITIVE_INFINITY } = options;
-  checkNamePart('partPrefix', partPrefix, /^[A-Za-z0-9][A-Za-z0-9._-]*$/);
-  checkNamePart('partSuffix', partSuffix, /^[A-Za-z0-9._-]*$/);
+  const { maxPartBytes = Number.POSITIVE_INFINITY } = options;
+  const naming = checkNaming(options);
   if (!(maxPartBytes > 0)) throw new InvalidArgumentError(`maxPartBytes is ${maxPartBytes}; it must be positive`);
   const random = options.random ?? new SystemRandom();
-  return {
-    name: options.name ?? `File Sink: ${shown(folderOrUrl)}`,
-    twoPhaseCommit: true,
-    createWriter: (context) =>
-      new FileSinkWriter<T>(folder, ownerOf(context, { partPrefix, partSuffix, random }), {
-        encoder: options.encoder ?? encodeRow,
-        maxPartBytes,
-        whenMissing: options.whenMissing ?? 'fail',
-      }),
-  };
+  return twoPhaseCommitSink(
+    options.name ?? `File Sink: ${shown(folderOrUrl)}`,
+    (context) =>
+      new FileSinkFunction<T>(
+        folder,
+        { prefix: naming.partPrefix, suffix: naming.partSuffix, writerId: random.hex(6), context },
+        { encoder: options.encoder ?? encodeRow, maxPartBytes, whenMissing: options.whenMissing ?? 'fail' },
+      ),
+  );
 }
 
 /** The same as {@link fileSink} in the words of Flink: `FileSink.forRowFormat(folder).withPartSuffix('.txt').build()`. */
@@ -99,7 +100,7 @@ export class FileSink<T> {
     private readonly options: FileSinkOptions<T>,
   ) {}
 
-  static forRowFormat<T>(folder: string, encoder?: (value: T) => string | Uint8Array): FileSink<T> {
+  static forRowFormat<T>(folder: string, encoder?: RowEncoder<T>): FileSink<T> {
     return new FileSink<T>(folder, encoder === undefined ? {} : { encoder });
   }
 
@@ -119,84 +120,62 @@ export class FileSink<T> {
     return new FileSink(this.folder, { ...this.options, maxPartBytes });
   }
 
-  build(): TwoPhaseCommitSink<T, FileCommittable> {
+  build(): TwoPhaseCommitSink<T, PreCommitted<FileCommittable>> {
     return fileSink(this.folder, this.options);
   }
 }
 
-interface WriterOptions<T> {
-  readonly encoder: (value: T) => string | Uint8Array;
+interface FunctionOptions<T> {
+  readonly encoder: RowEncoder<T>;
   readonly maxPartBytes: number;
   readonly whenMissing: 'fail' | 'assume-consumed';
 }
 
-class FileSinkWriter<T> implements TwoPhaseCommitWriter<T, FileCommittable> {
+/** Of one transaction: the last part still takes rows unless it is full. */
+type Parts = Part[];
+
+class FileSinkFunction<T> extends TwoPhaseCommitSinkFunction<T, Parts, FileCommittable> {
   private readonly backlog = new Backlog();
   private parts = 0;
-  /** Of the present transaction: the last one still takes rows unless it is full. */
-  private transaction: Part[] = [];
-  /** What is known of the other subtasks: nothing; a commit came; and it came from a completed checkpoint. */
-  private proof: 'none' | 'committed' | 'all opened' = 'none';
-  private swept = false;
 
   constructor(
     private readonly folder: string,
     private readonly owner: PartOwner,
-    private readonly options: WriterOptions<T>,
-  ) {}
+    private readonly options: FunctionOptions<T>,
+  ) {
+    super();
+  }
 
-  async open(restored: readonly FileCommittable[]): Promise<void> {
+  override async open(): Promise<void> {
     try {
       await mkdir(this.folder, { recursive: true });
     } catch (error) {
       throw new InvalidArgumentError(`the folder ${this.folder} cannot be made: ${String(error)}`, { cause: error });
     }
-    await this.commitAll(restored);
   }
 
-  write(value: T): void {
+  begin(): Parts {
+    return [];
+  }
+
+  write(parts: Parts, value: T): void {
     if (this.backlog.failure !== undefined) throw this.failed();
     const row = this.options.encoder(value);
-    let part = this.transaction.at(-1);
+    let part = parts.at(-1);
     if (part === undefined || part.file.size >= this.options.maxPartBytes) {
       // Not only at the checkpoint, or many small parts would hold as many open files.
       part?.file.seal();
       part = this.newPart();
-      this.transaction.push(part);
+      parts.push(part);
     }
     part.file.append(row);
   }
 
-  ready(): Promise<void> | undefined {
+  override ready(): Promise<void> | undefined {
     return this.backlog.ready();
   }
 
-  prepareCommit(_checkpointId: number): Promise<readonly FileCommittable[]> {
-    // The cut: rows from here on go to new parts. Nothing is awaited before it.
-    const cut = this.transaction;
-    this.transaction = [];
-    // Nothing is cut after the end of a job, so the commit before was not that one.
-    if (this.proof === 'committed') this.proof = 'all opened';
-    return this.prepare(cut);
-  }
-
-  async commit(committables: readonly FileCommittable[], _context: { readonly checkpointId: number }): Promise<void> {
-    await this.commitAll(committables);
-    if (this.proof === 'none') this.proof = 'committed';
-    if (this.proof !== 'all opened' || this.swept || this.owner.subtaskIndex !== 0) return;
-    this.swept = true;
-    await sweepOlderDeployments(this.folder, this.owner);
-  }
-
-  /** Files that were prepared stay: their checkpoint may have completed without our knowing. */
-  async close(): Promise<void> {
-    const unprepared = this.transaction;
-    this.transaction = [];
-    for (const { file } of unprepared) await file.discard();
-  }
-
-  private async prepare(parts: readonly Part[]): Promise<readonly FileCommittable[]> {
-    if (parts.length === 0) return [];
+  async preCommit(parts: Parts): Promise<readonly FileCommittable[]> {
     try {
       const prepared = await Promise.all(
         parts.map(async ({ file, final }) => ({ tmp: file.path, final, bytes: await file.finish() })),
@@ -208,10 +187,19 @@ class FileSinkWriter<T> implements TwoPhaseCommitWriter<T, FileCommittable> {
     }
   }
 
-  private async commitAll(committables: readonly FileCommittable[]): Promise<void> {
-    for (const committable of committables) await commitPart(committable, this.options);
+  async commit(preCommitted: readonly PreCommitted<FileCommittable>[], reason: CommitReason): Promise<void> {
+    const { whenMissing } = this.options;
+    for (const { committable } of preCommitted) await commitPart(committable, this.owner, { whenMissing, reason });
     // Also when nothing was left to rename: a crash may have come between rename and sync.
-    await syncFoldersOf(committables);
+    await syncFoldersOf(preCommitted.map(({ committable }) => committable));
+  }
+
+  async abort(parts: Parts): Promise<void> {
+    for (const { file } of parts) await file.discard();
+  }
+
+  override async abortLeftovers(): Promise<void> {
+    await sweepLeftovers(this.folder, this.owner);
   }
 
   private newPart(): Part {
@@ -227,42 +215,4 @@ class FileSinkWriter<T> implements TwoPhaseCommitWriter<T, FileCommittable> {
 interface Part {
   readonly file: PartFile;
   readonly final: string;
-}
-
-function ownerOf(
-  context: RuntimeContext & CommitContext,
-  {
-    partPrefix,
-    partSuffix,
-    random,
-  }: { readonly partPrefix: string; readonly partSuffix: string; readonly random: Random },
-): PartOwner {
-  const { jobId, subtaskIndex, deployment } = context;
-  return { prefix: partPrefix, suffix: partSuffix, jobId, subtaskIndex, deployment, writerId: random.hex(6) };
-}
-
-function encodeRow(value: unknown): string {
-  if (typeof value === 'string') return value;
-  let row: string | undefined;
-  try {
-    row = JSON.stringify(value);
-  } catch (error) {
-    throw notJson(value, error);
-  }
-  if (row === undefined) throw notJson(value, undefined);
-  return row;
-}
-
-function notJson(value: unknown, cause: unknown): InvalidArgumentError {
-  return new InvalidArgumentError(`a record of type ${typeof value} cannot be written as JSON`, {
-    hint: 'give the file sink an encoder',
-    cause,
-  });
-}
-
-function checkNamePart(option: string, value: string, pattern: RegExp): void {
-  if (pattern.test(value)) return;
-  throw new InvalidArgumentError(`${option} '${value}' cannot be part of a file name that readers take`, {
-    hint: "use letters, digits, '.', '_' and '-'; a prefix begins with a letter or digit",
-  });
 }

@@ -6,3 +6,6 @@ export { type TextFileSourceOptions, textFileSource } from './text-file-source.t
 export type { TextFileSplit } from './text-file-splits.ts';
 export { FileSink, type FileSinkOptions, fileSink } from './file-sink.ts';
 export type { FileCommittable } from './part-files.ts';
+export { type S3SinkOptions, s3Sink } from './s3-sink.ts';
+export type { S3Committable } from './s3-part.ts';
+export type { S3Access } from './s3-provider.ts';

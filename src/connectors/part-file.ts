@@ -6,12 +6,14 @@ const BATCH_CHARS = 64 * 1024;
 /** With more than this on its way to the disk a writer is asked to wait, until half of it is there. */
 const BACKLOG_BYTES_MAX = 1024 * 1024;
 
-/** Bytes on their way to the disk, over all parts of one writer: its backpressure. */
+/** Bytes on their way to the disk or the store, over all parts of one writer: its backpressure. */
 export class Backlog {
   private bytes = 0;
   private waiting: { readonly promise: Promise<void>; readonly resolve: () => void } | undefined;
   /** The first failure of any part: the writer must not go on. */
   failure: Error | undefined;
+
+  constructor(private readonly bytesMax = BACKLOG_BYTES_MAX) {}
 
   ready(): Promise<void> | undefined {
     return this.waiting?.promise;
@@ -19,7 +21,7 @@ export class Backlog {
 
   add(bytes: number): void {
     this.bytes += bytes;
-    if (this.bytes <= BACKLOG_BYTES_MAX || this.waiting !== undefined) return;
+    if (this.bytes <= this.bytesMax || this.waiting !== undefined) return;
     let resolve: () => void = () => {};
     const promise = new Promise<void>((settle) => {
       resolve = settle;
@@ -29,7 +31,7 @@ export class Backlog {
 
   remove(bytes: number): void {
     this.bytes -= bytes;
-    if (this.bytes <= BACKLOG_BYTES_MAX / 2) this.wake();
+    if (this.bytes <= this.bytesMax / 2) this.wake();
   }
 
   fail(error: Error): void {

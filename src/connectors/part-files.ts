@@ -1,6 +1,9 @@
 import { open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { CorruptError } from '../kernel/errors.ts';
+import type { RuntimeContext } from '../api/functions.ts';
+import type { CommitContext } from '../api/sink.ts';
+import { type CommitReason, isLeftover } from '../api/two-phase-commit.ts';
+import { CorruptError, FencedError } from '../kernel/errors.ts';
 import { compareDeployments, type DeploymentId } from '../kernel/ids.ts';
 
 /** A file that is complete and durable under a hidden name, waiting to get its final one. Plain data. */
@@ -15,15 +18,14 @@ export interface FileCommittable {
 export interface PartOwner {
   readonly prefix: string;
   readonly suffix: string;
-  readonly subtaskIndex: number;
-  readonly deployment: string;
-  readonly jobId: string;
-  /** Random, one for each writer. */
+  /** Random, one for each attempt. */
   readonly writerId: string;
+  readonly context: RuntimeContext & CommitContext;
 }
 
 export function partNames(owner: PartOwner, n: number): { readonly tmp: string; readonly final: string } {
-  const { prefix, suffix, subtaskIndex, deployment, jobId, writerId } = owner;
+  const { prefix, suffix, writerId } = owner;
+  const { subtaskIndex, deployment, jobId } = owner.context;
   const stem = `${prefix}-${subtaskIndex}-${deployment}`;
   return {
     tmp: `.${stem}-${jobId}-${writerId}-${n}.inprogress`,
@@ -37,7 +39,8 @@ export function partNames(owner: PartOwner, n: number): { readonly tmp: string; 
  */
 export async function commitPart(
   { tmp, final, bytes }: FileCommittable,
-  options: { readonly whenMissing: 'fail' | 'assume-consumed' },
+  owner: PartOwner,
+  options: { readonly whenMissing: 'fail' | 'assume-consumed'; readonly reason: CommitReason },
 ): Promise<void> {
   const prepared = await sizeOf(tmp);
   if (prepared !== undefined) {
@@ -47,6 +50,7 @@ export async function commitPart(
   const committed = await sizeOf(final);
   if (committed === bytes || (committed === undefined && options.whenMissing === 'assume-consumed')) return;
   if (committed !== undefined) throw torn(final, committed, bytes);
+  if (options.reason === 'announced') await refuseIfReplaced(dirname(tmp), owner);
   throw new CorruptError(
     `output is lost: neither ${tmp} nor ${final} exists, but a completed checkpoint holds ${bytes} bytes of it`,
     {
@@ -55,6 +59,15 @@ export async function commitPart(
         "build the sink with whenMissing: 'assume-consumed'",
     },
   );
+}
+
+/** The folder can tell a replaced attempt by the hidden files of its successor. */
+async function refuseIfReplaced(folder: string, owner: PartOwner): Promise<void> {
+  const own = owner.context.deployment as DeploymentId;
+  for (const { deployment, subtaskIndex } of await hiddenParts(folder, owner)) {
+    if (subtaskIndex !== owner.context.subtaskIndex || compareDeployments(deployment, own) <= 0) continue;
+    throw new FencedError(`deployment ${own} may commit no more: ${deployment} has taken over`);
+  }
 }
 
 /** False when another process was faster. */
@@ -85,20 +98,27 @@ export async function syncFoldersOf(committables: readonly FileCommittable[]): P
   for (const folder of new Set(committables.map(({ final }) => dirname(final)))) await syncFolder(folder);
 }
 
-/** Removes hidden files that deployments before `owner.deployment` left for the same job and prefix. Gives how many. */
-export async function sweepOlderDeployments(folder: string, owner: PartOwner): Promise<number> {
-  const pattern = new RegExp(
-    `^\\.${escaped(owner.prefix)}-\\d+-(\\d+-\\d+)-${owner.jobId}-[0-9a-f]+-\\d+\\.inprogress$`,
-  );
-  let removed = 0;
-  for (const name of await readdir(folder)) {
-    const deployment = pattern.exec(name)?.[1];
-    if (deployment === undefined) continue;
-    if (compareDeployments(deployment as DeploymentId, owner.deployment as DeploymentId) >= 0) continue;
-    await rm(join(folder, name), { force: true });
-    removed++;
-  }
-  return removed;
+/** Removes hidden files that the attempts before `owner` left. Gives how many. */
+export async function sweepLeftovers(folder: string, owner: PartOwner): Promise<number> {
+  const leftovers = (await hiddenParts(folder, owner)).filter((found) => isLeftover(found, owner.context));
+  for (const { name } of leftovers) await rm(join(folder, name), { force: true });
+  return leftovers.length;
+}
+
+interface HiddenPart {
+  readonly name: string;
+  readonly subtaskIndex: number;
+  readonly deployment: DeploymentId;
+}
+
+/** Those of the same job and prefix. */
+async function hiddenParts(folder: string, { prefix, context }: PartOwner): Promise<readonly HiddenPart[]> {
+  const pattern = new RegExp(`^\\.${escaped(prefix)}-(\\d+)-(\\d+-\\d+)-${context.jobId}-[0-9a-f]+-\\d+\\.inprogress$`);
+  return (await readdir(folder)).flatMap((name) => {
+    const [, index, deployment] = pattern.exec(name) ?? [];
+    if (index === undefined || deployment === undefined) return [];
+    return [{ name, subtaskIndex: Number(index), deployment: deployment as DeploymentId }];
+  });
 }
 
 async function sizeOf(path: string): Promise<number | undefined> {

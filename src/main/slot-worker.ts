@@ -10,6 +10,7 @@ import { runSlotWorker } from '../taskmanager/slot-worker.ts';
 import type { Configuration } from './config/options.ts';
 import { createLogger } from './logger.ts';
 import { type ObjectStoreSettings, openObjects } from './open-stores.ts';
+import { useClusterS3 } from './s3-provider.ts';
 
 /** Plain data that a slot's thread starts from. */
 export interface SlotWorkerData {
@@ -29,6 +30,7 @@ await runSlotWorker<SlotWorkerData>(async (data) => {
   const random = new SystemRandom();
   const log = createLogger(data.logLevel, { role: 'slot', taskManagerId: data.taskManagerId });
   const objects = await openObjects({ clock, random, log }, data.objects);
+  useClusterS3(data.objects, log);
   const keys = new ClusterKeys(data.clusterId);
   const stateBackends = createStateBackends(
     { objects },

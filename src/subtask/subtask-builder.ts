@@ -212,6 +212,7 @@ function contextFor(request: BuildRequest, descriptor: OperatorDescriptor): Oper
     maxParallelism,
     attemptNumber: task.attemptNumber,
     deployment: deployment.deployment,
+    signal: request.signal,
   });
   return {
     clock: request.clock,

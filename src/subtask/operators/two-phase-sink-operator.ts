@@ -27,6 +27,7 @@ interface Prepared {
  *       also when its own checkpoint was aborted: the records in it are behind the source's position.
  *   T3. Commits of one writer run one after the other, in order of their checkpoints.
  *   T4. A failed preparation fails the task: the records it held would be in no transaction.
+ *   T5. Every commit carries (deployment, checkpoint id): where the store can compare, it refuses an older one.
  */
 export class TwoPhaseSinkOperator implements SubtaskOperator {
   readonly site: OperatorSite;
@@ -161,6 +162,7 @@ export class TwoPhaseSinkOperator implements SubtaskOperator {
 
   private async commit({ checkpointId, committables }: Prepared): Promise<void> {
     const { clock, random, log, signal } = this.context;
+    const request = { deployment: this.context.runtime.deployment, checkpointId }; // T5
     let attempts = 0;
     try {
       await retry(
@@ -173,7 +175,7 @@ export class TwoPhaseSinkOperator implements SubtaskOperator {
             log.warn({ err, operator: this.site.name, checkpointId, attempt, waitMs }, 'commit failed, trying again'),
           signal,
         },
-        async () => present(this.writer, 'the writer of an open sink').commit(committables, { checkpointId }),
+        async () => present(this.writer, 'the writer of an open sink').commit(committables, request),
       );
     } catch (error) {
       throw operatorError(this.site, `to commit checkpoint ${checkpointId}`, error);
