@@ -1,5 +1,6 @@
 import type { LeaderAddress } from '../../src/contracts/leadership.ts';
 import { MillraceError } from '../../src/kernel/errors.ts';
+import { RETRY_JITTER_MAX } from './lease-keeper.ts';
 import { checkReplicaId } from '../stores/cluster-keys.ts';
 
 export type ReplicaAddress = Omit<LeaderAddress, 'electedWallMs'>;
@@ -31,9 +32,6 @@ export type ElectionTimes = Required<
     'leaseTtlMs' | 'leaseMarginMs' | 'renewIntervalMs' | 'retryMs' | 'abdicationDelayMs' | 'lastWritesMaxMs'
   >
 >;
-
-/** Retries are spread by this factor at most. */
-export const RETRY_JITTER_MAX = 1.5;
 
 /** @throws `CONFIGURATION` listing every relation that does not hold. */
 export function electionTimes(options: ElectionOptions): ElectionTimes {

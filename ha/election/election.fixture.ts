@@ -6,6 +6,8 @@ import { SeededRandom } from '../../src/kernel/random.ts';
 import type { Coordination } from '../coordination/coordination.ts';
 import { ClusterKeys } from '../stores/cluster-keys.ts';
 import type { ElectionOptions } from './election-options.ts';
+import type { FastTakeoverOptions } from './leader-suspicion.ts';
+import type { LeaseKeeper } from './lease-keeper.ts';
 import { LeaderElection } from './leader-election.ts';
 
 /** A contender that writes down what it is told. */
@@ -44,7 +46,13 @@ export class RecordingContender implements LeaderContender {
 export const testKeys = new ClusterKeys('test');
 
 export function startReplica<C extends Coordination>(
-  deps: { readonly coordination: C; readonly clock: Clock; readonly keys?: ClusterKeys },
+  deps: {
+    readonly coordination: C;
+    readonly clock: Clock;
+    readonly keys?: ClusterKeys;
+    readonly fastTakeover?: FastTakeoverOptions;
+    readonly keeper?: LeaseKeeper;
+  },
   name: string,
   options: Partial<ElectionOptions> = {},
 ) {
@@ -57,6 +65,8 @@ export function startReplica<C extends Coordination>(
       clock: deps.clock,
       random: new SeededRandom(seed),
       log: silentLogger,
+      ...(deps.fastTakeover === undefined ? {} : { fastTakeover: deps.fastTakeover }),
+      ...(deps.keeper === undefined ? {} : { keeper: deps.keeper }),
     },
     { address: addressOf(name), leaseTtlMs: 2_000, leaseMarginMs: 500, ...options },
     contender,

@@ -8,16 +8,18 @@ import { decodeRecord, encodeRecord, type RecordType } from '../stores/record-co
 const leaderRecordSchema = leaderAddressSchema.extend({
   /** Unique per campaign: tells our own transaction from another's when its answer was lost. */
   campaign: z.string().min(1).max(64),
+  /** The token of the leader whose key was stolen on suspicion; absent after an ordinary election. */
+  stolenFrom: z.string().max(40).optional(),
 });
 export type LeaderRecord = z.infer<typeof leaderRecordSchema>;
 
-const LEADER_RECORD: RecordType<LeaderRecord> = { name: 'leader', version: 1, schema: leaderRecordSchema };
+export const LEADER_RECORD: RecordType<LeaderRecord> = { name: 'leader', version: 1, schema: leaderRecordSchema };
 
 export function encodeLeader(record: LeaderRecord): string {
   return encodeRecord(LEADER_RECORD, record);
 }
 
 /** @throws `CORRUPT`, `UNSUPPORTED_VERSION`. */
-export function decodeLeader(entry: Entry): LeaderInfo & { readonly campaign: string } {
+export function decodeLeader(entry: Entry): LeaderInfo & Pick<LeaderRecord, 'campaign' | 'stolenFrom'> {
   return { ...decodeRecord(LEADER_RECORD, entry), token: asFencingToken(entry.modRevision) };
 }

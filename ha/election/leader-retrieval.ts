@@ -74,7 +74,7 @@ export class WatchedLeaderRetrieval implements LeaderRetrieval, Closeable {
     if (token < this.highest) return undefined; // V1
     this.highest = token;
     try {
-      const { campaign: _campaign, ...leader } = decodeLeader(entry);
+      const { campaign: _campaign, stolenFrom: _stolenFrom, ...leader } = decodeLeader(entry);
       return leader;
     } catch (error) {
       this.deps.log.error({ err: asError(error), token: String(token) }, 'leader record unreadable');

@@ -9,8 +9,8 @@ const CHECKPOINT_DIGITS = 12;
 
 /**
  * Where one cluster keeps what, in both stores. Two clusters may share the stores: every name starts
- * with the cluster's id. No coordination key but `leader` itself starts with `leader`, so that a watch
- * on that prefix sees one key.
+ * with the cluster's id. No coordination key but `leader` and `leader.next` starts with `leader`, so that a
+ * watch on that prefix sees these two, in order.
  */
 export class ClusterKeys {
   private readonly root: string;
@@ -27,6 +27,11 @@ export class ClusterKeys {
   /** Coordination: who leads. */
   get leader(): string {
     return `${this.root}leader`;
+  }
+
+  /** Coordination: who shall lead next, during a hand-over to a certain replica. */
+  get nextLeader(): string {
+    return `${this.root}leader.next`;
   }
 
   get replicas(): string {

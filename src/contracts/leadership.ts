@@ -57,3 +57,25 @@ export interface LeaderRetrieval {
    */
   connected?(): boolean;
 }
+
+/**
+ * One fresh connect to where a leader said that it listens, and the question who is there.
+ * `same`: the leader's own process answered, and the connection is kept open until `close`.
+ */
+export type ProbeAnswer =
+  | { readonly kind: 'same'; close(): void }
+  /** The leader's machine answers, and nobody listens there: the process is gone. */
+  | { readonly kind: 'refused' }
+  /** Somebody else listens there: another incarnation, or what speaks no protocol of ours. */
+  | { readonly kind: 'stranger' }
+  /** Silence, an unreachable host, a connection that broke: proves nothing. */
+  | { readonly kind: 'unclear'; readonly reason: string };
+
+/** How a standby looks at the leader's process. */
+export interface LeaderProbe {
+  /**
+   * Resolves within a deadline of its own and never rejects. `lost` is called at most once, after `same`
+   * and unless it was closed before, when the kept connection is reset or closed.
+   */
+  connect(leader: LeaderAddress, lost: () => void): Promise<ProbeAnswer>;
+}

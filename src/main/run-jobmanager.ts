@@ -3,9 +3,11 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { LeaderElection } from '../../ha/election/leader-election.ts';
 import { WatchedLeaderRetrieval } from '../../ha/election/leader-retrieval.ts';
-import { ReplicaDirectory } from '../../ha/election/replica-directory.ts';
+import type { FastTakeoverOptions } from '../../ha/election/leader-suspicion.ts';
+import { ReplicaDirectory, type ReplicaInfo } from '../../ha/election/replica-directory.ts';
 import { ReplicaRegistration } from '../../ha/election/replica-registration.ts';
 import { openHaStores } from '../../ha/stores/ha-stores.ts';
+import { IDENTITY, identityGatewaySpec } from '../contracts/identity-gateway.ts';
 import { jobManagerGatewaySpec } from '../contracts/job-manager-gateway.ts';
 import { taskManagerGatewaySpec } from '../contracts/task-manager-gateway.ts';
 import { Dispatcher } from '../dispatcher/dispatcher.ts';
@@ -17,6 +19,7 @@ import { findPackageRoot } from '../program/bundle-folder.ts';
 import { IsolatedPlanner } from '../program/isolated-planner.ts';
 import { RestServer } from '../rest/rest-server.ts';
 import { connectGateway } from '../rpc/connect-gateway.ts';
+import { RpcLeaderProbe } from '../rpc/leader-probe.ts';
 import { RpcServer } from '../rpc/rpc-server.ts';
 import { environmentDefaults } from './config/job-defaults.ts';
 import { describeConfiguration } from './config/load-config.ts';
@@ -91,6 +94,7 @@ async function startJobManager(c: Configuration, log: Logger, version: string, s
   const rpc = await RpcServer.start({ host: c.jobmanagerBindHost, port: c.jobmanagerPort, log });
   stack.add('rpc', () => rpc.close());
   rpc.serve('jobmanager', jobManagerGatewaySpec, role.handler());
+  rpc.serve(IDENTITY, identityGatewaySpec, { identify: async () => ({ replicaId, incarnation }) });
 
   let restUrl = '';
   const rest = await RestServer.start(
@@ -121,7 +125,19 @@ async function startJobManager(c: Configuration, log: Logger, version: string, s
 
   const address = { replicaId, incarnation, rpcAddress: `${c.jobmanagerAddress}:${rpc.port}`, restUrl };
   const election = LeaderElection.start(
-    watching,
+    {
+      ...watching,
+      ...(c.fastTakeover
+        ? {
+            fastTakeover: {
+              probe: new RpcLeaderProbe(deps),
+              rank: () => placeAmongStandbys(directory.list(), replicaId, retrieval.current()?.replicaId),
+              stealsPerMinuteMax: c.fastTakeoversPerMinute,
+              alert: (kind, detail) => events.add(kind, replicaId, undefined, detail),
+            } satisfies FastTakeoverOptions,
+          }
+        : {}),
+    },
     { address, leaseTtlMs: c.leaseTtlMs, leaseMarginMs: c.leaseMarginMs, lastWrites: () => role.stopped() },
     role,
   );
@@ -138,6 +154,12 @@ async function startJobManager(c: Configuration, log: Logger, version: string, s
     },
     'jobmanager started',
   );
+}
+
+/** By id: every standby knows the same order. */
+function placeAmongStandbys(replicas: readonly ReplicaInfo[], own: string, leader: string | undefined): number {
+  const standbys = replicas.map((one) => one.replicaId).filter((id) => id !== leader);
+  return Math.max(0, standbys.indexOf(own));
 }
 
 function webRoot(): string | undefined {

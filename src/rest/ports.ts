@@ -37,7 +37,16 @@ export interface ReplicaView {
 /** A change of leadership that this replica saw. */
 export interface HaEvent {
   readonly timestampMs: number;
-  readonly kind: 'leader-elected' | 'leader-lost' | 'granted' | 'suspended' | 'resumed' | 'revoked';
+  readonly kind:
+    | 'leader-elected'
+    | 'leader-lost'
+    | 'granted'
+    | 'suspended'
+    | 'resumed'
+    | 'revoked'
+    | 'hand-over'
+    | 'fast-takeover-off'
+    | 'fast-takeover-on';
   readonly replicaId: string | undefined;
   readonly token: string | undefined;
   readonly detail: string;

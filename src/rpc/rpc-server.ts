@@ -5,17 +5,19 @@ import { asError, InvalidArgumentError, isMillraceError, MillraceError, Unavaila
 import type { FencingToken } from '../kernel/ids.ts';
 import type { Closeable } from '../kernel/lifecycle.ts';
 import type { Logger } from '../kernel/log.ts';
+import { SystemRandom } from '../kernel/random.ts';
 import { formatAddress } from './address.ts';
+import { controlPorts } from './control-ports.ts';
 import { encodeError, encodeValue, publicErrorInfo } from './envelope.ts';
 import { assertPayloadSize, decodePayload, DEFAULT_PAYLOAD_BYTES_MAX } from './payload-codec.ts';
 import { serverCredentials, type RpcTls } from './tls.ts';
 import { validateRequest, validateResponse } from './validate.ts';
-import { asIs, methodPath, readToken } from './wire.ts';
+import { asIs, checkProtocol, methodPath, readToken } from './wire.ts';
 
 export interface RpcServerOptions {
   /** Interface to bind. */
   readonly host: string;
-  /** 0 takes any free port. */
+  /** 0 takes a free one of {@link CONTROL_PORTS}. */
   readonly port: number;
   readonly log: Logger;
   readonly limits?: {
@@ -59,19 +61,7 @@ export class RpcServer implements Closeable {
       'grpc-node.flow_control_window': 1024 * 1024,
       'grpc.enable_channelz': 0,
     });
-    const target = formatAddress({ host: options.host, port: options.port });
-    const port = await new Promise<number>((resolve, reject) => {
-      server.bindAsync(target, serverCredentials(options.tls), (error, bound) => {
-        if (error === null) resolve(bound);
-        else
-          reject(
-            new MillraceError('CONFIGURATION', `cannot listen for RPC on ${target}: ${error.message}`, {
-              hint: 'Is the port taken, or the host not an address of this machine?',
-              cause: error,
-            }),
-          );
-      });
-    });
+    const port = await bind(server, options);
     return new RpcServer(server, options, port);
   }
 
@@ -149,6 +139,7 @@ export class RpcServer implements Closeable {
       throw new UnavailableError(`${callsMax} calls are in progress`, { hint: 'Retry with back-off.' });
     const handler = this.handlers.get(path);
     if (handler === undefined) throw new UnavailableError(`${path} is not offered here now`);
+    checkProtocol(call.metadata);
     const token = readToken(call.metadata);
     const response = await handler(decodePayload(call.request, `request of ${path}`), token);
     const bytes = encodeValue(response, `response of ${path}`);
@@ -161,6 +152,24 @@ export class RpcServer implements Closeable {
     if (expected) this.options.log.debug({ method: path, code: error.code, reason: error.message }, 'rpc refused');
     else this.options.log.error({ method: path, err: asError(error) }, 'rpc handler failed');
   }
+}
+
+async function bind(server: Server, { host, port, tls }: RpcServerOptions): Promise<number> {
+  let failure: Error | undefined;
+  for (const one of port === 0 ? controlPorts(new SystemRandom()) : [port]) {
+    const target = formatAddress({ host, port: one });
+    const outcome = await new Promise<number | Error>((resolve) => {
+      server.bindAsync(target, serverCredentials(tls), (error, bound) => resolve(error ?? bound));
+    });
+    if (typeof outcome === 'number') return outcome;
+    failure = new MillraceError('CONFIGURATION', `cannot listen for RPC on ${target}: ${outcome.message}`, {
+      hint: 'Is the port taken, or the host not an address of this machine?',
+      cause: outcome,
+    });
+    // A host that is none of this machine's does not become one on another port.
+    if (!outcome.message.includes('EADDRINUSE')) break;
+  }
+  throw failure ?? new Error('no port was tried');
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: a specification holds methods of unrelated types
