@@ -4,6 +4,7 @@ import { join, relative } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { until } from '../../test-support/until.ts';
 import { ManualClock } from '../kernel/manual-clock.ts';
 import { readerContext, readUpTo } from './testing/run-reader.ts';
 import { type TextFileSourceOptions, textFileSource } from './text-file-source.ts';
@@ -219,6 +220,8 @@ test('a rate holds all subtasks together to so many lines a second, by the injec
       if (reader.poll({ collect: (line) => void lines.push(line) }, 1_000) === 'wait') await reader.available();
     }
   })();
+  // The file is read in real time, and the first line needs no waiting.
+  await until('the file to be read', () => lines.length > 0);
   for (let i = 0; i < 100; i++) await clock.advance(20);
   // 100 a second for this one of two subtasks, over two seconds.
   expect(lines.length).toBeGreaterThanOrEqual(190);

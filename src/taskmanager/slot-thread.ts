@@ -125,6 +125,9 @@ export class SlotThread implements SlotRuntimePort {
     this.assignment = undefined;
     if (!this.gone) {
       this.post({ kind: 'close' });
+      // A thread that is terminated while native modules initialise in it takes the whole process with it:
+      // their errors have no JavaScript left to be thrown into. What loads is our own code, and does end.
+      await Promise.allSettled([this.loading.promise]);
       const timer = this.clock.schedule(this.options.closeGraceMs, () => {
         // `exited` is what we wait for; terminate's own promise says the same.
         void this.worker.terminate();

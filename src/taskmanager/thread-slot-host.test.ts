@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -156,6 +156,13 @@ test('an entry that does not load is found when the host starts', async () => {
   await expect(start({ workerUrl: pathToFileURL(join(folder, 'missing.mjs')) })).rejects.toMatchObject({
     code: 'CONFIGURATION',
   });
+});
+
+test('a thread that is still loading is not ended before it has: native modules would end the process', async () => {
+  const loaded = await mkdtemp(join(folder, 'slowly-'));
+  const host = await start({ workerData: { slowly: { ms: 200, folder: loaded } }, spareThreads: 3, closeGraceMs: 1 });
+  await host.close();
+  expect(await readdir(loaded)).toHaveLength(3);
 });
 
 test('a closed host ends all its threads and opens no more', async () => {

@@ -1,3 +1,7 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as wait } from 'node:timers/promises';
+import { threadId } from 'node:worker_threads';
 import { type AttemptReport, NO_IO, type SlotDeployment } from '../../contracts/task.ts';
 import { MillraceError } from '../../kernel/errors.ts';
 import type { AttemptId } from '../../kernel/ids.ts';
@@ -9,10 +13,16 @@ export const BEHAVIOURS = ['run', 'loop', 'eat-memory', 'exit', 'throw-later', '
 
 interface Data {
   readonly breakOnLoad?: boolean;
+  /** Takes a while to load and leaves a file there when it has. */
+  readonly slowly?: { readonly ms: number; readonly folder: string };
 }
 
 await runSlotWorker<Data>(async (data) => {
   if (data.breakOnLoad === true) throw new Error('no such object store');
+  if (data.slowly !== undefined) {
+    await wait(data.slowly.ms);
+    writeFileSync(join(data.slowly.folder, `loaded-${threadId}`), '');
+  }
   return async (options, events) => {
     if (options.name === 'cannot-listen') throw new MillraceError('UNAVAILABLE', 'port in use');
     return new BehavingEngine(events, { host: options.advertisedHost ?? 'none', port: options.listenPort ?? -1 });
