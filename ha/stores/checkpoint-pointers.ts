@@ -5,7 +5,7 @@ import type { JobId } from '../../src/kernel/ids.ts';
 import type { Entry, Op } from '../coordination/coordination.ts';
 import { decodeObject, readVerified } from './object-codec.ts';
 import { decodeRecord } from './record-codec.ts';
-import { CHECKPOINT_RECORD, type CheckpointRecord, METADATA_OBJECT } from './records.ts';
+import { CHECKPOINT_RECORD, type CheckpointRecord, JOB_RECORD, METADATA_OBJECT } from './records.ts';
 import type { StoreDeps } from './store-deps.ts';
 
 /** A completed checkpoint as coordination knows it. */
@@ -52,6 +52,14 @@ export function retainOps(deps: StoreDeps, jobId: JobId, { entry, record }: Chec
   ];
 }
 
+const NOTHING: ReadonlySet<string> = new Set();
+
+/** Metadata that running jobs were told to start from: another may do so from what this one has claimed. */
+async function restoredByJobs(deps: StoreDeps): Promise<ReadonlySet<string>> {
+  const { entries } = await deps.coordination.list(deps.keys.jobs);
+  return new Set(entries.flatMap((entry) => decodeRecord(JOB_RECORD, entry).restoreKey ?? []));
+}
+
 /**
  * The objects that go with `gone`: their metadata, and the job's own state objects that none of
  * `kept` references. Undefined when any of the metadata cannot be read: then nothing is known of
@@ -65,15 +73,21 @@ export async function objectsOnlyOf(
 ): Promise<readonly string[] | undefined> {
   try {
     const doomed = new Set<string>();
-    const prefix = deps.keys.jobObjects(jobId);
-    for (const { record } of gone) {
-      // State under another job's prefix is that job's (or the sweeper's) to remove.
-      for (const key of stateKeysOf(await readMetadata(deps, record))) if (key.startsWith(prefix)) doomed.add(key);
+    const others = gone.some(({ record }) => record.claimed === true) ? await restoredByJobs(deps) : NOTHING;
+    const going = gone.filter(({ record }) => !others.has(record.metadata.objectKey));
+    for (const { record } of going) {
+      // State under another job's prefix is that job's (or the sweeper's) to remove. A savepoint's folder is its own.
+      const prefixes = [deps.keys.jobObjects(jobId)];
+      const { objectKey } = record.metadata;
+      if (objectKey.startsWith(deps.keys.allSavepoints))
+        prefixes.push(objectKey.slice(0, objectKey.lastIndexOf('/') + 1));
+      for (const key of stateKeysOf(await readMetadata(deps, record)))
+        if (prefixes.some((prefix) => key.startsWith(prefix))) doomed.add(key);
     }
     if (doomed.size > 0)
       for (const { record } of kept)
         for (const key of stateKeysOf(await readMetadata(deps, record))) doomed.delete(key);
-    return [...gone.map(({ record }) => record.metadata.objectKey), ...doomed];
+    return [...going.map(({ record }) => record.metadata.objectKey), ...doomed];
   } catch (error) {
     deps.log.warn({ err: asError(error), jobId }, 'checkpoint metadata unreadable, objects left to the sweeper');
     return undefined;

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import type { OperationScope, TriggerId } from '../../src/contracts/operations.ts';
 import { MillraceError } from '../../src/kernel/errors.ts';
 import type { FencingToken, JarId, JobId } from '../../src/kernel/ids.ts';
 
@@ -111,6 +112,23 @@ export class ClusterKeys {
 
   counter(jobId: JobId): string {
     return `${this.root}counters/${jobId}`;
+  }
+
+  get operations(): string {
+    return `${this.root}operations/`;
+  }
+
+  operationsOf(scope: OperationScope): string {
+    return `${this.operations}${scope}/`;
+  }
+
+  operation(scope: OperationScope, triggerId: TriggerId): string {
+    return `${this.operationsOf(scope)}${triggerId}`;
+  }
+
+  /** Objects: all savepoints of this cluster, each in a folder of its own. */
+  get allSavepoints(): string {
+    return `${this.root}savepoints/`;
   }
 
   /** Objects: everything of one job. Workers put state under it too ({@link stateObjectPrefix}). */

@@ -1,3 +1,4 @@
+import type { OperationStore, SavepointStore } from '../../src/contracts/operations.ts';
 import type { ObjectStore } from '../../src/contracts/object-store.ts';
 import type { CheckpointStores } from '../../src/checkpoint/ports.ts';
 import type { JarStore, JobGraphStore, JobResultStore } from '../../src/dispatcher/ports.ts';
@@ -11,6 +12,7 @@ import { FencedWriter } from './fenced-writer.ts';
 import { HaJarStore } from './jar-store.ts';
 import { HaJobGraphStore } from './job-graph-store.ts';
 import { HaJobResultStore } from './job-result-store.ts';
+import { HaSavepointStore } from './savepoint-store.ts';
 import type { StoreDeps } from './store-deps.ts';
 import { Sweeper, type SweeperOptions } from './sweeper.ts';
 
@@ -29,6 +31,8 @@ export interface HaStores {
   readonly jobResults: JobResultStore;
   readonly jars: JarStore;
   readonly checkpoints: CheckpointStores;
+  readonly operations: OperationStore;
+  readonly savepoints: SavepointStore;
   /** A contender of the same election as the Dispatcher: it sweeps while this replica leads. */
   sweeper(options: SweeperOptions): Sweeper;
 }
@@ -38,12 +42,15 @@ export function openHaStores(deps: HaStoresDeps, clusterId: string): HaStores {
   const log = deps.log.child({ component: 'ha-stores', clusterId });
   const writer = new FencedWriter({ ...deps, keys, log });
   const shared: StoreDeps = { ...deps, keys, writer, log };
+  const checkpoints = new HaCheckpointStores(shared);
   return {
     keys,
     jobGraphs: new HaJobGraphStore(shared),
     jobResults: new HaJobResultStore(shared),
     jars: new HaJarStore(shared, deps.random),
-    checkpoints: new HaCheckpointStores(shared),
+    checkpoints,
+    operations: checkpoints.operations,
+    savepoints: new HaSavepointStore(shared),
     sweeper: (options) => new Sweeper(shared, options),
   };
 }

@@ -16,8 +16,8 @@ import { NAME_BYTES_MAX, truncateText } from './truncate-text.ts';
 const ERROR_MESSAGE_BYTES_MAX = 800;
 const ERROR_STACK_BYTES_MAX = 800;
 const RECENT_DETAILS_MAX = 16;
-/** Each expired result takes up to two operations. */
-const EXPIRE_CHUNK = 40;
+/** Each expired result takes up to three operations. */
+const EXPIRE_CHUNK = 30;
 
 /**
  * How jobs ended.
@@ -124,6 +124,7 @@ export class HaJobResultStore implements JobResultStore {
     for (const part of chunks(clean.slice(keep), EXPIRE_CHUNK)) {
       const then = part.flatMap(({ entry, record }): Op[] => [
         { kind: 'delete', key: entry.key },
+        { kind: 'deletePrefix', prefix: keys.operationsOf(record.jobId) },
         ...(record.idempotencyHash === undefined
           ? []
           : [{ kind: 'delete', key: keys.idempotencyByHash(record.idempotencyHash) } as const]),

@@ -3,6 +3,7 @@ import {
   type CheckpointMetadata,
   checkpointKindSchema,
   checkpointMetadataSchema,
+  stopModeSchema,
 } from '../../src/contracts/checkpoint.ts';
 import { checkpointConfigSchema, type JobGraph, jobGraphSchema } from '../../src/contracts/job-graph.ts';
 import { jobStatusSchema } from '../../src/contracts/job-status.ts';
@@ -91,6 +92,10 @@ const checkpointRecordSchema = z.object({
    * may). Kept here so that they stay protected while the metadata cannot be read.
    */
   foreign: z.array(z.string()).optional(),
+  /** The job has stopped with it: whoever finds it only finishes what it left to commit. */
+  stop: stopModeSchema.optional(),
+  /** It was another's, and this job was told to take it over (CLAIM): its metadata names the job that wrote it. */
+  claimed: z.boolean().optional(),
 });
 export type CheckpointRecord = z.infer<typeof checkpointRecordSchema>;
 export const CHECKPOINT_RECORD: RecordType<CheckpointRecord> = {

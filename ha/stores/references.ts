@@ -76,6 +76,9 @@ class Collector implements References {
         await this.state(record.metadata.objectKey, () => readMetadata(this.deps, record));
       } catch (error) {
         for (const foreign of record.foreign ?? []) this.protectedPrefixes.add(foreign);
+        const { objectKey: metadataKey } = record.metadata;
+        if (metadataKey.startsWith(this.deps.keys.allSavepoints))
+          this.protectedPrefixes.add(metadataKey.slice(0, metadataKey.lastIndexOf('/') + 1));
         throw error;
       }
     });
@@ -135,10 +138,23 @@ class Collector implements References {
   }
 
   private protect(entry: Entry, jobId: string, error: unknown): void {
+    const { keys } = this.deps;
+    const isPointer = entry.key.startsWith(keys.allCheckpoints) || entry.key.startsWith(keys.allRetained);
+    // A pointer that cannot be read at all may be any savepoint's.
+    if (isPointer && !isReadable(entry)) this.protectedPrefixes.add(keys.allSavepoints);
     this.deps.log.error({ err: asError(error), key: entry.key }, 'record unreadable, all objects of its job are kept');
     this.protectedPrefixes.add(
       isJobId(jobId) ? this.deps.keys.jobObjects(jobId as JobId) : this.deps.keys.allJobObjects,
     );
+  }
+}
+
+function isReadable(entry: Entry): boolean {
+  try {
+    decodeRecord(CHECKPOINT_RECORD, entry);
+    return true;
+  } catch {
+    return false; // the reason was logged where it mattered
   }
 }
 

@@ -98,7 +98,7 @@ export class Sweeper implements LeaderContender, Closeable {
     const max = this.options.deletionsMax ?? DELETIONS_MAX;
     let listed = 0;
     // Probes of passes that were cut short are swept like everything else.
-    for (const prefix of [keys.allJobObjects, keys.allJarObjects, keys.sweepProbes]) {
+    for (const prefix of [keys.allJobObjects, keys.allSavepoints, keys.allJarObjects, keys.sweepProbes]) {
       if (candidates.length >= max) break;
       for await (const object of objects.list(prefix)) {
         listed++;
@@ -117,8 +117,11 @@ export class Sweeper implements LeaderContender, Closeable {
   }
 
   private graceOf(key: string, references: References): number {
-    const prefix = this.deps.keys.jobPrefixOfObject(key);
-    const timeoutMs = prefix === undefined ? undefined : references.checkpointTimeouts.get(prefix);
+    const { keys } = this.deps;
+    const prefix = keys.jobPrefixOfObject(key);
+    const timeoutMs = key.startsWith(keys.allSavepoints)
+      ? Math.max(0, ...references.checkpointTimeouts.values())
+      : references.checkpointTimeouts.get(prefix ?? '');
     // State may wait for the slowest subtask of its checkpoint before anything points to it.
     return Math.max(this.options.graceMs, timeoutMs === undefined ? 0 : timeoutMs + POINT_DEADLINE_MS);
   }

@@ -27,6 +27,8 @@ import type {
  *   K5. Once a checkpoint is being committed nothing aborts or discards it but the certain knowledge
  *       that its pointer was not written: an unknown outcome is not a failure.
  *   K6. Objects are discarded only of checkpoints known to be aborted.
+ *   K8. A savepoint is the user's: it neither subsumes nor aborts checkpoints, counts for none of their limits
+ *       but the number at once, and no sink commits by it, save one with which the job stops.
  *   K7. After `fenced` nothing is done any more, not even tidying up: it is the next leader's.
  */
 
@@ -45,6 +47,7 @@ export function initialCoordinator(config: CheckpointConfig): CoordinatorState {
     life: 'open',
     run: undefined,
     pending: new Map(),
+    requests: [],
     reserving: undefined,
     lastId: 0,
     latestCompletedId: undefined,
@@ -58,7 +61,7 @@ export function stepCoordinator(state: CoordinatorState, event: CoordinatorEvent
   if (state.life === 'halted') return { state, effects: [] };
   if (event.kind === 'fenced') {
     return {
-      state: { ...state, life: 'halted', run: undefined, reserving: undefined, pending: new Map() },
+      state: { ...state, life: 'halted', run: undefined, reserving: undefined, requests: [], pending: new Map() },
       effects: [{ kind: 'wake', atMs: undefined }],
     };
   }
@@ -91,7 +94,7 @@ function apply(
 ): CoordinatorState {
   switch (event.kind) {
     case 'runStarted':
-      return { ...stopRun(state, 'a new deployment began', nowMs, out), run: newRun(event.deployment, event.tasks) };
+      return { ...stopRun(state, 'a new deployment began', nowMs, out), run: newRun(event) };
     case 'runStopped':
       return stopRun(state, event.reason, nowMs, out);
     case 'taskChanged':
@@ -99,6 +102,8 @@ function apply(
       return endUnanswerable({ ...state, run: taskChanged(state.run, event, state.config, nowMs) }, event, nowMs, out);
     case 'restored':
       return { ...state, latestCompletedId: Math.max(event.checkpointId, state.latestCompletedId ?? 0) };
+    case 'requested':
+      return { ...state, requests: [...state.requests, event.request] };
     case 'tick':
       return state;
     case 'reserved':
@@ -135,8 +140,17 @@ function apply(
   }
 }
 
-function newRun(deployment: DeploymentId, tasks: readonly RunTask[]): Run {
+function newRun({
+  deployment,
+  tasks,
+  suspended = false,
+}: {
+  readonly deployment: DeploymentId;
+  readonly tasks: readonly RunTask[];
+  readonly suspended?: boolean;
+}): Run {
   return {
+    suspended,
     deployment,
     tasks,
     indexOf: new Map<TaskKey, number>(tasks.map((task, index) => [taskKey(task.vertexId, task.subtaskIndex), index])),
@@ -220,13 +234,18 @@ function reserved(
   const { run, config } = free;
   // Things may have changed while the id was being reserved; an id that is not used is no loss.
   if (run === undefined || dueMs(free, nowMs) === undefined) return free;
+  const [request, ...requests] = free.requests;
+  const kind = request?.kind ?? 'CHECKPOINT';
+  const stop = request?.stop ?? (run.suspended ? 'SUSPEND' : undefined);
   const expected = run.stages.map((stage) => stage === 'running');
   const checkpoint: PendingCheckpoint = {
     id: event.id,
-    kind: 'CHECKPOINT',
+    kind,
     deployment: run.deployment,
     stage: 'collecting',
-    final: run.runningAtEnd === run.running,
+    request,
+    stop,
+    final: stop !== undefined || (kind === 'CHECKPOINT' && run.runningAtEnd === run.running),
     triggeredMs: nowMs,
     deadlineMs: nowMs + config.timeoutMs,
     expected,
@@ -234,19 +253,23 @@ function reserved(
     missing: run.running,
   };
   out.push({ kind: 'trigger', checkpoint, targets: rootsOf(run) });
+  const begun = { ...free, requests, pending: new Map(free.pending).set(checkpoint.id, checkpoint) };
+  if (kind === 'SAVEPOINT') return begun; // K8
   return {
-    ...free,
-    pending: new Map(free.pending).set(checkpoint.id, checkpoint),
+    ...begun,
     run: { ...run, periodicAtMs: config.intervalMs === undefined ? undefined : nowMs + config.intervalMs },
   };
 }
 
 /** Where barriers begin: running sources, and running tasks whose every producer has finished. */
 function rootsOf(run: Run): readonly number[] {
-  const alive = new Set(run.tasks.filter((_, index) => run.stages[index] === 'running').map((task) => task.vertexId));
-  return run.tasks.flatMap((task, index) =>
-    run.stages[index] === 'running' && !task.upstream.some((vertex) => alive.has(vertex)) ? [index] : [],
-  );
+  const isRunning = (_: unknown, index: number) => run.stages[index] === 'running';
+  const alive = new Set(run.tasks.filter(isRunning).map((task) => task.vertexId));
+  const isAlive = (upstream: RunTask['upstream'][number]) =>
+    typeof upstream === 'string'
+      ? alive.has(upstream)
+      : upstream.subtasks.some((i) => run.stages[run.indexOf.get(taskKey(upstream.vertexId, i)) ?? -1] === 'running');
+  return run.tasks.flatMap((task, index) => (isRunning(task, index) && !task.upstream.some(isAlive) ? [index] : []));
 }
 
 function acknowledged(state: CoordinatorState, ack: CheckpointAck, out: CoordinatorEffect[]): CoordinatorState {
@@ -282,23 +305,28 @@ function committed(state: CoordinatorState, id: number, nowMs: number, out: Coor
   const pending = new Map(state.pending);
   pending.delete(id);
   const current = state.run?.deployment === checkpoint.deployment ? state.run : undefined;
-  out.push({ kind: 'completed', checkpoint, notify: current?.deployment });
-  out.push({ kind: 'subsume' });
-  let next: CoordinatorState = {
-    ...state,
-    pending,
-    latestCompletedId: Math.max(id, state.latestCompletedId ?? 0),
-    lastEndMs: nowMs,
-    consecutiveFailures: current === undefined ? state.consecutiveFailures : 0,
-    ended: remember(state, id, 'completed'),
-  };
+  const after = { ...state, pending, ended: remember(state, id, 'completed') };
+  const isSavepoint = checkpoint.kind === 'SAVEPOINT';
+  const notify = isSavepoint && checkpoint.stop === undefined ? undefined : current?.deployment; // K8
+  out.push({ kind: 'completed', checkpoint, notify });
+  if (!isSavepoint) out.push({ kind: 'subsume' });
+  let next: CoordinatorState = isSavepoint
+    ? after
+    : {
+        ...after,
+        latestCompletedId: Math.max(id, state.latestCompletedId ?? 0),
+        lastEndMs: nowMs,
+        consecutiveFailures: current === undefined ? state.consecutiveFailures : 0,
+      };
   if (current !== undefined) {
     const finalCompleted = current.finalCompleted || checkpoint.final;
-    next = { ...next, run: { ...current, covered: true, finalCompleted, finalFailures: 0 } };
+    const covered = current.covered || !isSavepoint;
+    next = { ...next, run: { ...current, covered, finalCompleted, finalFailures: 0 } };
   }
+  if (isSavepoint && checkpoint.stop === undefined) return next;
   // An older one that still collects would only be subsumed at once.
   for (const older of pending.values()) {
-    if (older.id > id || older.stage === 'committing') continue;
+    if (older.id > id || older.stage === 'committing' || older.kind === 'SAVEPOINT') continue;
     const reason: ErrorInfo = { code: 'CONFLICT', message: `subsumed by checkpoint ${id}, which completed first` };
     next = abort(next, older.id, reason, { counts: false, nowMs }, out);
   }
@@ -339,10 +367,18 @@ function endAborted(
   out.push({ kind: 'aborted', checkpoint, reason, notify: current?.deployment, latestCompletedId });
   const acks = checkpoint.acks.filter((ack) => ack !== undefined);
   if (acks.length > 0 && options.keepObjects !== true) out.push({ kind: 'discard', acks });
+  if (checkpoint.request !== undefined) out.push({ kind: 'requestFailed', request: checkpoint.request, error: reason });
 
   const outcome = options.keepObjects === true ? 'doubtful' : 'aborted';
   const next = { ...state, pending, lastEndMs: options.nowMs, ended: remember(state, checkpoint.id, outcome) };
   if (current === undefined) return next;
+  if (checkpoint.kind === 'SAVEPOINT') {
+    if (checkpoint.stop !== 'DRAIN') return next; // K8
+    // Event time has come to its end: only a restart brings the job back to where it was.
+    const message = `the job was drained, but its savepoint failed: ${reason.message}`;
+    out.push({ kind: 'failover', error: { ...reason, message } });
+    return next;
+  }
   const run = checkpoint.final ? finalFailed(current, options.nowMs) : current;
   // At the end of the job patience costs nothing, and a restart would only bring it back here.
   const bearable = checkpoint.final && PATIENT_CODES.has(reason.code);
@@ -375,7 +411,12 @@ function dueMs(state: CoordinatorState, nowMs: number): number | undefined {
   // The state of a task that finished without a checkpoint is unknown: one that lacks it would lose data.
   if (run.finished > 0 && !run.covered) return undefined;
   if (state.pending.size >= config.maxConcurrent) return undefined;
-  if (run.runningAtEnd === run.running) {
+  // The job is about to end with what is in progress: nothing may be committed behind it.
+  for (const { request } of state.pending.values()) {
+    if (request?.stop !== undefined || request?.cancelJob === true) return undefined;
+  }
+  if (state.requests.length > 0) return nowMs;
+  if (run.runningAtEnd === run.running || run.suspended) {
     for (const pending of state.pending.values()) if (pending.final) return undefined;
     return Math.max(run.notBeforeMs, nowMs);
   }
@@ -391,6 +432,7 @@ function plan(state: CoordinatorState, nowMs: number, out: CoordinatorEffect[]):
     const message = `checkpoint ${pending.id} expired: ${pending.missing} of ${pending.expected.filter(Boolean).length} subtasks did not acknowledge within ${state.config.timeoutMs} ms`;
     next = abort(next, pending.id, { code: 'TIMEOUT', message }, { counts: true, nowMs }, out);
   }
+  next = refuseImpossible(next, out);
   const due = dueMs(next, nowMs);
   const { run } = next;
   if (run !== undefined && due !== undefined && due <= nowMs) {
@@ -403,4 +445,21 @@ function plan(state: CoordinatorState, nowMs: number, out: CoordinatorEffect[]):
   }
   out.push({ kind: 'wake', atMs: Number.isFinite(wakeMs) ? wakeMs : undefined });
   return next;
+}
+
+/** Requests wait for a job that is not running now; not for what this run cannot give any more. */
+function refuseImpossible(state: CoordinatorState, out: CoordinatorEffect[]): CoordinatorState {
+  const { run } = state;
+  if (run === undefined || state.requests.length === 0) return state;
+  const message =
+    run.finalCompleted || run.suspended
+      ? 'the job is about to end'
+      : run.finished > 0 && !run.covered
+        ? 'some tasks finished before any checkpoint, so their state is not known'
+        : undefined;
+  if (message === undefined) return state;
+  for (const request of state.requests) {
+    out.push({ kind: 'requestFailed', request, error: { code: 'CONFLICT', message } });
+  }
+  return { ...state, requests: [] };
 }

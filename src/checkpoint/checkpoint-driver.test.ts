@@ -47,6 +47,8 @@ class Bench {
       store: this.stores.completed(graph.jobId),
       counter: this.stores.counter(graph.jobId),
       enqueue: (work) => work(),
+      operations: this.stores.operations,
+      onCancel: () => this.calls.push('cancel'),
       onFailover: (error) => this.failovers.push(error),
       onFenced: (reason) => this.fenced.push(reason),
     });

@@ -1,5 +1,6 @@
-import type { CompletedCheckpoint } from '../contracts/checkpoint.ts';
+import type { CheckpointOptions, CompletedCheckpoint } from '../contracts/checkpoint.ts';
 import type { JobGraph } from '../contracts/job-graph.ts';
+import { type CheckpointOperation, failedWith, type OperationStore, type TriggerId } from '../contracts/operations.ts';
 import type { TaskManagerGateway } from '../contracts/task-manager-gateway.ts';
 import type { CheckpointAck, CheckpointDecline } from '../contracts/task.ts';
 import type { CheckpointsView } from '../contracts/views.ts';
@@ -10,6 +11,7 @@ import type { AttemptId, DeploymentId, FencingToken, TaskManagerId } from '../ke
 import { BackgroundTasks } from '../kernel/lifecycle.ts';
 import type { Logger } from '../kernel/log.ts';
 import type { Random } from '../kernel/random.ts';
+import { type Backoff, retry } from '../kernel/retry.ts';
 import { classifyAck, initialCoordinator, stepCoordinator } from './checkpoint-coordinator.ts';
 import { CheckpointHistory } from './checkpoint-history.ts';
 import { buildMetadata, objectKeysOf, objectKeysOfMetadata } from './checkpoint-metadata.ts';
@@ -17,6 +19,7 @@ import { CheckpointNotifier } from './checkpoint-notifier.ts';
 import { commitCheckpoint, type CommitOutcome } from './commit-checkpoint.ts';
 import type {
   AckOutcome,
+  CheckpointRequest,
   CoordinatorEffect,
   CoordinatorEvent,
   CoordinatorState,
@@ -26,6 +29,9 @@ import type {
   RunTaskStage,
 } from './coordinator-state.ts';
 import type { CheckpointIdCounter, CompletedCheckpointStore } from './ports.ts';
+import { copyIntoSavepoint } from './savepoint-copy.ts';
+
+const RECORD_BACKOFF: Backoff = { initialMs: 100, maxMs: 5_000, multiplier: 2 };
 
 export interface CheckpointDriverDeps {
   readonly clock: Clock;
@@ -35,9 +41,12 @@ export interface CheckpointDriverDeps {
   readonly token: FencingToken;
   readonly store: CompletedCheckpointStore;
   readonly counter: CheckpointIdCounter;
+  readonly operations: OperationStore;
   /** Runs `work` in the owner's turn, in order; drops it once the owner has closed. */
   readonly enqueue: (work: () => void) => void;
   readonly onFailover: (error: ErrorInfo) => void;
+  /** A savepoint after which the job is to be cancelled is complete, and the wish durable. */
+  readonly onCancel: () => void;
   readonly onFenced: (reason: string) => void;
 }
 
@@ -46,6 +55,8 @@ export interface CheckpointedRun {
   readonly deployment: DeploymentId;
   readonly tasks: readonly (RunTask & { readonly taskManagerId: TaskManagerId })[];
   readonly gateways: ReadonlyMap<TaskManagerId, TaskManagerGateway>;
+  /** The job has stopped before: its tasks only finish what that left. */
+  readonly suspended?: boolean;
 }
 
 /**
@@ -66,7 +77,12 @@ export class CheckpointDriver {
   private timer: Timer | undefined;
   private run: (CheckpointedRun & { readonly notifier: CheckpointNotifier }) | undefined;
   private readonly triggerWallMs = new Map<number, number>();
+  /** Not a savepoint: finished tasks' state is taken from it, and a savepoint is not to be referred to. */
   private lastOfRun: CompletedCheckpoint | undefined;
+  /** The job started from what is not its own: its first checkpoint must not refer to that. */
+  private mustBeFull = false;
+  /** Every operation of this term: one that is asked for twice is done once. */
+  private readonly requested = new Set<TriggerId>();
   /** Objects of checkpoints that may be restored: never discarded, whoever else refers to them. */
   private readonly referenced = new Map<number, ReadonlySet<string>>();
 
@@ -87,7 +103,19 @@ export class CheckpointDriver {
     // An external one keeps its objects under a key of its own: ids of two jobs may be equal.
     const key = options.own ? checkpointId : -checkpointId;
     this.referenced.set(key, new Set(objectKeysOfMetadata(checkpoint.metadata)));
+    this.mustBeFull = !options.own;
     if (options.own) this.step({ kind: 'restored', checkpointId });
+  }
+
+  /** Begins it as soon as the job runs. Its result goes to the record of the operation. */
+  request({ triggerId, request }: CheckpointOperation): void {
+    if (this.requested.has(triggerId)) return;
+    this.requested.add(triggerId);
+    const of: CheckpointRequest =
+      request.kind === 'CHECKPOINT'
+        ? { triggerId, kind: 'CHECKPOINT', full: request.full }
+        : { ...request, triggerId, full: true };
+    this.step({ kind: 'requested', request: of });
   }
 
   startRun(run: CheckpointedRun): void {
@@ -99,7 +127,8 @@ export class CheckpointDriver {
     );
     this.run = { ...run, notifier };
     this.lastOfRun = undefined;
-    this.step({ kind: 'runStarted', deployment: run.deployment, tasks: run.tasks });
+    const { deployment, tasks, suspended = false } = run;
+    this.step({ kind: 'runStarted', deployment, tasks, suspended });
   }
 
   taskChanged(index: number, stage: RunTaskStage, atEnd: boolean): void {
@@ -177,7 +206,7 @@ export class CheckpointDriver {
       case 'completed':
         this.triggerWallMs.delete(effect.checkpoint.id);
         this.deps.log.info(
-          { checkpointId: effect.checkpoint.id, final: effect.checkpoint.final },
+          { checkpointId: effect.checkpoint.id, kind: effect.checkpoint.kind, final: effect.checkpoint.final },
           'checkpoint completed',
         );
         if (effect.notify !== undefined) this.run?.notifier.completed(effect.checkpoint.id);
@@ -190,6 +219,9 @@ export class CheckpointDriver {
         return;
       case 'subsume':
         this.background.run('subsume checkpoints', () => this.subsume());
+        return;
+      case 'requestFailed':
+        this.requestFailed(effect.request, effect.error);
         return;
       case 'failover':
         this.deps.onFailover(effect.error);
@@ -233,7 +265,7 @@ export class CheckpointDriver {
       { checkpointId: checkpoint.id, final: checkpoint.final, sources: targets.length },
       'checkpoint triggered',
     );
-    const { checkpointing } = graph.config;
+    const options = this.optionsOf(checkpoint);
     const byWorker = new Map<TaskManagerId, AttemptId[]>();
     for (const index of targets) {
       const task = run.tasks[index];
@@ -248,11 +280,7 @@ export class CheckpointDriver {
             deployment: run.deployment,
             checkpointId: checkpoint.id,
             timestampMs,
-            options: {
-              kind: checkpoint.kind,
-              aligned: !(checkpointing.unaligned && checkpointing.mode === 'EXACTLY_ONCE'),
-              alignedTimeoutMs: checkpointing.alignedTimeoutMs,
-            },
+            options,
             attemptIds,
           });
         } catch (error) {
@@ -261,6 +289,21 @@ export class CheckpointDriver {
         }
       });
     }
+  }
+
+  private optionsOf({ kind, request, stop }: PendingCheckpoint): CheckpointOptions {
+    const { unaligned, mode, alignedTimeoutMs } = this.deps.graph.config.checkpointing;
+    // As in Flink: a savepoint holds no records in flight, so that it fits another graph.
+    const mayOvertake = unaligned && mode === 'EXACTLY_ONCE' && kind === 'CHECKPOINT' && stop === undefined;
+    const full = kind === 'CHECKPOINT' && (request?.full === true || this.mustBeFull);
+    return {
+      kind,
+      ...(full ? { full } : {}),
+      ...(request?.location === undefined ? {} : { location: request.location }),
+      ...(stop === undefined ? {} : { stop }),
+      aligned: !mayOvertake,
+      alignedTimeoutMs,
+    };
   }
 
   private commit(checkpoint: PendingCheckpoint, run: Run): void {
@@ -289,13 +332,23 @@ export class CheckpointDriver {
     const { clock, random, log, graph, store, token } = this.deps;
     const completedWallMs = clock.wallMs();
     const triggerWallMs = this.triggerWallMs.get(checkpoint.id) ?? completedWallMs;
+    const location = checkpoint.request?.location;
     let metadata: CompletedCheckpoint['metadata'];
     try {
       metadata = buildMetadata({ graph, run, checkpoint, previous, triggerWallMs, completedWallMs });
+      if (location !== undefined) {
+        metadata = await copyIntoSavepoint(metadata, location, (from, to) => store.copy(from, to, this.closing.signal));
+      }
     } catch (error) {
       return { kind: 'failed', error: toErrorInfo(error), keepObjects: false };
     }
     return commitCheckpoint({ clock, random, log, store }, metadata, token, {
+      completion: {
+        location,
+        stop: checkpoint.kind === 'SAVEPOINT' ? checkpoint.stop : undefined,
+        triggerId: checkpoint.request?.triggerId,
+        cancelJob: checkpoint.request?.cancelJob,
+      },
       signal: this.closing.signal,
       // While the store is away: as long as the checkpoint's own time and its deployment last.
       worthwhile: () => clock.nowMs() < checkpoint.deadlineMs && this.state.run?.deployment === checkpoint.deployment,
@@ -306,10 +359,14 @@ export class CheckpointDriver {
     const { id } = checkpoint;
     switch (outcome.kind) {
       case 'completed':
-        if (this.state.run?.deployment === checkpoint.deployment) this.lastOfRun = outcome.completed;
+        if (checkpoint.kind === 'CHECKPOINT') {
+          this.mustBeFull = false;
+          if (this.state.run?.deployment === checkpoint.deployment) this.lastOfRun = outcome.completed;
+        }
         this.history.completed(outcome.completed, this.deps.clock.wallMs());
         this.referenced.set(id, new Set(objectKeysOfMetadata(outcome.completed.metadata)));
         this.step({ kind: 'committed', id });
+        if (checkpoint.request?.cancelJob === true) this.deps.onCancel();
         return;
       case 'failed':
         this.step({ kind: 'commitFailed', id, error: outcome.error, keepObjects: outcome.keepObjects });
@@ -332,7 +389,33 @@ export class CheckpointDriver {
       { checkpointId: checkpoint.id, reason: reason.message, code: reason.code },
       'checkpoint aborted',
     );
-    if (effect.notify !== undefined) this.run?.notifier.aborted(checkpoint.id, latestCompletedId);
+    // Tasks that have stopped for it go on only when they hear of it.
+    const surely = checkpoint.stop !== undefined;
+    if (effect.notify !== undefined) this.run?.notifier.aborted(checkpoint.id, latestCompletedId, { surely });
+  }
+
+  /** Repeated until it is on record: somebody waits for it. */
+  private requestFailed({ triggerId }: CheckpointRequest, error: ErrorInfo): void {
+    const { clock, random, log, operations, graph, token } = this.deps;
+    log.warn({ triggerId, error }, 'requested checkpoint failed');
+    this.background.run('record a failed operation', async () => {
+      try {
+        await retry(
+          { clock, random },
+          {
+            backoff: RECORD_BACKOFF,
+            retryable: (thrown) => !isFenced(thrown),
+            onRetry: (err, attempt) => log.warn({ err: asError(err), triggerId, attempt }, 'failure not yet recorded'),
+            signal: this.closing.signal,
+          },
+          () => operations.finish(graph.jobId, triggerId, failedWith(error), token),
+        );
+      } catch (thrown) {
+        if (isFenced(thrown)) this.fencedLater(asError(thrown).message);
+        // Closed: the next leader finds it without a result.
+        else if (!this.closing.signal.aborted) throw thrown;
+      }
+    });
   }
 
   private discard(acks: readonly CheckpointAck[]): void {

@@ -11,6 +11,10 @@ const NOTICE_BACKOFF: Backoff = { initialMs: 100, maxMs: 2_000, multiplier: 2 };
 /** Notices waiting for one worker. When more are due the oldest goes: a later one commits what it would have. */
 const NOTICES_MAX = 64;
 
+type Notice =
+  | { readonly kind: 'completed'; readonly checkpointId: number }
+  | { readonly kind: 'aborted'; readonly checkpointId: number; readonly latestCompletedId: number | undefined };
+
 export interface NotifierDeps {
   readonly clock: Clock;
   readonly random: Random;
@@ -24,10 +28,11 @@ export interface NotifierDeps {
  *
  * A notice of completion is repeated until the worker has answered, because sinks commit by it and
  * tasks at their end wait for it. One notice at a time per worker, so that they arrive in order. A
- * notice of abortion is only a courtesy (it frees resources early) and is sent once.
+ * notice of abortion is mostly a courtesy (it frees resources early) and is sent once; where tasks have stopped
+ * for the checkpoint it is repeated in the same way.
  */
 export class CheckpointNotifier {
-  private readonly queues = new Map<TaskManagerId, number[]>();
+  private readonly queues = new Map<TaskManagerId, Notice[]>();
   private readonly busy = new Set<TaskManagerId>();
   private readonly stopped = new AbortController();
   private paused: { readonly resume: () => void; readonly wait: Promise<void> } | undefined;
@@ -42,18 +47,27 @@ export class CheckpointNotifier {
   ) {}
 
   completed(checkpointId: number): void {
+    this.enqueue({ kind: 'completed', checkpointId });
+  }
+
+  private enqueue(notice: Notice): void {
     for (const [worker, gateway] of this.run.gateways) {
       const queue = this.queues.get(worker) ?? [];
       this.queues.set(worker, queue);
-      queue.push(checkpointId);
+      queue.push(notice);
       if (queue.length > NOTICES_MAX) queue.shift();
       if (this.busy.has(worker)) continue;
       this.busy.add(worker);
-      this.deps.background.run('notify checkpoint complete', () => this.deliver(worker, gateway, queue));
+      this.deps.background.run('notify how checkpoints ended', () => this.deliver(worker, gateway, queue));
     }
   }
 
-  aborted(checkpointId: number, latestCompletedId: number | undefined): void {
+  /** `surely`: repeated like a completion, because tasks wait for it. */
+  aborted(checkpointId: number, latestCompletedId: number | undefined, { surely = false } = {}): void {
+    if (surely) {
+      this.enqueue({ kind: 'aborted', checkpointId, latestCompletedId });
+      return;
+    }
     const { jobId, deployment } = this.run;
     const latest = latestCompletedId === undefined ? {} : { latestCompletedId };
     for (const [worker, gateway] of this.run.gateways) {
@@ -87,17 +101,24 @@ export class CheckpointNotifier {
     this.resume();
   }
 
-  private async deliver(worker: TaskManagerId, gateway: TaskManagerGateway, queue: number[]): Promise<void> {
+  private async deliver(worker: TaskManagerId, gateway: TaskManagerGateway, queue: Notice[]): Promise<void> {
     const { clock, random } = this.deps;
     const { jobId, deployment } = this.run;
     try {
       for (let attempt = 0; ; ) {
         while (this.paused !== undefined) await this.paused.wait;
-        const checkpointId = queue[0];
-        if (checkpointId === undefined || this.stopped.signal.aborted) return;
+        const notice = queue[0];
+        if (notice === undefined || this.stopped.signal.aborted) return;
+        const { checkpointId } = notice;
         try {
-          await gateway.notifyCheckpointComplete({ jobId, deployment, checkpointId });
-          if (queue[0] === checkpointId) queue.shift();
+          if (notice.kind === 'completed') {
+            await gateway.notifyCheckpointComplete({ jobId, deployment, checkpointId });
+          } else {
+            const { latestCompletedId } = notice;
+            const latest = latestCompletedId === undefined ? {} : { latestCompletedId };
+            await gateway.notifyCheckpointAborted({ jobId, deployment, checkpointId, ...latest });
+          }
+          if (queue[0] === notice) queue.shift();
           attempt = 0;
         } catch (error) {
           if (this.failed(error, worker, checkpointId) === 'fenced') return;

@@ -1,5 +1,6 @@
-import type { CheckpointMetadata, CompletedCheckpoint } from '../contracts/checkpoint.ts';
+import type { CheckpointMetadata, CompletedCheckpoint, StopMode } from '../contracts/checkpoint.ts';
 import { type CheckpointConfig, JOB_GRAPH_FORMAT, type JobGraph, type JobVertex } from '../contracts/job-graph.ts';
+import { type Operation, type OperationStore, succeeded, type TriggerId } from '../contracts/operations.ts';
 import type { OperatorSnapshot } from '../contracts/state-handles.ts';
 import type { CheckpointAck } from '../contracts/task.ts';
 import { FencedError, MillraceError, NotFoundError, UnknownOutcomeError } from '../kernel/errors.ts';
@@ -14,7 +15,13 @@ import {
   type JobId,
 } from '../kernel/ids.ts';
 import type { RunTask } from './coordinator-state.ts';
-import type { CheckpointIdCounter, CheckpointStores, CompletedCheckpointStore } from './ports.ts';
+import type {
+  CheckpointIdCounter,
+  CheckpointStores,
+  CompletedCheckpointStore,
+  Completion,
+  ListedCheckpoint,
+} from './ports.ts';
 
 export const JOB = asJobId('a'.repeat(32));
 export const SOURCE = asVertexId('1'.repeat(32));
@@ -156,6 +163,8 @@ export class ModelCheckpointStores implements CheckpointStores {
   /** The token that leads; a caller with a lower one is fenced. */
   leader: FencingToken = token(1);
   readonly pointers = new Map<number, CheckpointMetadata>();
+  readonly stops = new Map<number, StopMode>();
+  readonly operationRecords = new Map<TriggerId, Operation>();
   readonly discarded: string[] = [];
   readonly log: string[] = [];
   readonly external = new Map<string, CheckpointMetadata>();
@@ -171,7 +180,7 @@ export class ModelCheckpointStores implements CheckpointStores {
 
   completed(_jobId: JobId): CompletedCheckpointStore {
     return {
-      add: (metadata, by) => this.add(metadata, by),
+      add: (metadata, by, completion) => this.add(metadata, by, completion),
       listIds: async () => {
         this.throwIfAway();
         return [...this.pointers.keys()].sort((a, b) => a - b).map((checkpointId) => this.pointer(checkpointId));
@@ -188,6 +197,17 @@ export class ModelCheckpointStores implements CheckpointStores {
         this.fence(by);
         for (const id of [...this.pointers.keys()].sort((a, b) => a - b).slice(0, -retain)) this.pointers.delete(id);
         this.log.push(`subsume to ${retain}`);
+      },
+      claim: async (metadataKey, by) => {
+        this.fence(by);
+        const metadata = this.external.get(metadataKey);
+        if (metadata === undefined) throw new NotFoundError(`no savepoint ${metadataKey}`);
+        this.seed(metadata);
+        this.log.push(`claimed ${metadata.checkpointId}`);
+        return metadata.checkpointId;
+      },
+      copy: async (from, to) => {
+        this.log.push(`copied ${from} to ${to}`);
       },
       discard: async (keys) => {
         this.discarded.push(...keys);
@@ -218,7 +238,30 @@ export class ModelCheckpointStores implements CheckpointStores {
     this.lastId = Math.max(this.lastId, metadata.checkpointId);
   }
 
-  private async add(metadata: CheckpointMetadata, by: FencingToken): Promise<CompletedCheckpoint> {
+  readonly operations: OperationStore = {
+    begin: async (operation, by) => {
+      this.fence(by);
+      const present = this.operationRecords.get(operation.triggerId);
+      if (present !== undefined) return { outcome: 'existing', operation: present };
+      this.operationRecords.set(operation.triggerId, operation);
+      return { outcome: 'created', operation };
+    },
+    get: async (_scope, triggerId) => this.operationRecords.get(triggerId),
+    pending: async () => [...this.operationRecords.values()].filter(({ result }) => result === undefined),
+    finish: async (_scope, triggerId, result, by) => {
+      this.fence(by);
+      const present = this.operationRecords.get(triggerId);
+      if (present === undefined || present.result !== undefined) return present?.result;
+      this.operationRecords.set(triggerId, { ...present, result });
+      return result;
+    },
+  };
+
+  private async add(
+    metadata: CheckpointMetadata,
+    by: FencingToken,
+    completion: Completion = {},
+  ): Promise<CompletedCheckpoint> {
     await this.gate;
     this.fence(by);
     const id = metadata.checkpointId;
@@ -227,13 +270,18 @@ export class ModelCheckpointStores implements CheckpointStores {
     if (fate === 'lost-undone') throw new UnknownOutcomeError('answer lost');
     if (this.pointers.has(id)) throw new MillraceError('CONFLICT', `checkpoint ${id} exists`);
     this.pointers.set(id, metadata);
+    if (completion.stop !== undefined) this.stops.set(id, completion.stop);
+    if (completion.cancelJob === true) this.log.push('cancel requested');
+    const operation = completion.triggerId && this.operationRecords.get(completion.triggerId);
+    if (operation) this.operationRecords.set(operation.triggerId, { ...operation, result: succeeded(id) });
     this.log.push(`completed ${id}`);
     if (fate === 'lost') throw new UnknownOutcomeError('answer lost');
     return { metadata, metadataKey: this.pointer(id).metadataKey, metadataBytes: 1 };
   }
 
-  private pointer(checkpointId: number) {
-    return { checkpointId, metadataKey: `metadata-${checkpointId}` };
+  private pointer(checkpointId: number): ListedCheckpoint {
+    const kind = this.pointers.get(checkpointId)?.kind ?? 'CHECKPOINT';
+    return { checkpointId, metadataKey: `metadata-${checkpointId}`, kind, stop: this.stops.get(checkpointId) };
   }
 
   private throwIfAway(): void {

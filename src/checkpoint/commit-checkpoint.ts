@@ -5,7 +5,7 @@ import type { FencingToken } from '../kernel/ids.ts';
 import type { Logger } from '../kernel/log.ts';
 import type { Random } from '../kernel/random.ts';
 import { type Backoff, backoffMs } from '../kernel/retry.ts';
-import type { CompletedCheckpointStore } from './ports.ts';
+import type { Completion, CompletedCheckpointStore } from './ports.ts';
 
 const COMMIT_BACKOFF: Backoff = { initialMs: 100, maxMs: 2_000, multiplier: 2 };
 /** How often an error that says nothing about the outcome is met with a read-back and another try. */
@@ -35,7 +35,11 @@ export async function commitCheckpoint(
   },
   metadata: CheckpointMetadata,
   token: FencingToken,
-  options: { readonly signal: AbortSignal; readonly worthwhile: () => boolean },
+  options: {
+    readonly signal: AbortSignal;
+    readonly worthwhile: () => boolean;
+    readonly completion?: Completion;
+  },
 ): Promise<CommitOutcome> {
   const { clock, random, log, store } = deps;
   const { checkpointId } = metadata;
@@ -44,7 +48,7 @@ export async function commitCheckpoint(
   for (let attempt = 0; ; attempt++) {
     if (options.signal.aborted) return { kind: 'closed' };
     try {
-      return { kind: 'completed', completed: await store.add(metadata, token) };
+      return { kind: 'completed', completed: await store.add(metadata, token, options.completion) };
     } catch (error) {
       if (options.signal.aborted) return { kind: 'closed' };
       const info = toErrorInfo(error);

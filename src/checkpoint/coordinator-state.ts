@@ -1,5 +1,6 @@
-import type { CheckpointKind } from '../contracts/checkpoint.ts';
+import type { CheckpointKind, StopMode } from '../contracts/checkpoint.ts';
 import type { CheckpointConfig } from '../contracts/job-graph.ts';
+import type { TriggerId } from '../contracts/operations.ts';
 import type { CheckpointAck, CheckpointDecline } from '../contracts/task.ts';
 import type { TaskKey } from '../graph/execution-graph.ts';
 import type { ErrorInfo } from '../kernel/errors.ts';
@@ -10,8 +11,20 @@ export interface RunTask {
   readonly vertexId: VertexId;
   readonly subtaskIndex: number;
   readonly attemptId: AttemptId;
-  /** Vertices that it reads from; empty for a source. */
-  readonly upstream: readonly VertexId[];
+  /** Whom it reads from: all subtasks of a vertex, or some; empty for a source. */
+  readonly upstream: readonly (VertexId | { readonly vertexId: VertexId; readonly subtasks: readonly number[] })[];
+}
+
+/** A checkpoint or savepoint that somebody asked for, and waits for. */
+export interface CheckpointRequest {
+  readonly triggerId: TriggerId;
+  readonly kind: CheckpointKind;
+  readonly full: boolean;
+  /** Of a savepoint: where its objects go. */
+  readonly location?: string | undefined;
+  /** The job ends with it. */
+  readonly stop?: StopMode | undefined;
+  readonly cancelJob?: boolean | undefined;
 }
 
 export type RunTaskStage = 'starting' | 'running' | 'finished';
@@ -37,6 +50,8 @@ export interface Run {
   readonly covered: boolean;
   /** A checkpoint has completed that every task took after the end of its input: no more are needed. */
   readonly finalCompleted: boolean;
+  /** The job stopped before this deployment, which is there to finish what that left: its sources read nothing. */
+  readonly suspended: boolean;
 }
 
 /**
@@ -49,6 +64,10 @@ export interface PendingCheckpoint {
   readonly kind: CheckpointKind;
   readonly deployment: DeploymentId;
   readonly stage: 'collecting' | 'committing';
+  /** Undefined: the coordinator's own idea. */
+  readonly request: CheckpointRequest | undefined;
+  /** The tasks end with it. */
+  readonly stop: StopMode | undefined;
   /** Every task had seen the end of its input when it was triggered. */
   readonly final: boolean;
   readonly triggeredMs: number;
@@ -65,6 +84,8 @@ export interface CoordinatorState {
   readonly life: 'open' | 'halted';
   readonly run: Run | undefined;
   readonly pending: ReadonlyMap<number, PendingCheckpoint>;
+  /** Asked for and not yet begun, in order. */
+  readonly requests: readonly CheckpointRequest[];
   /** The deployment for which an id is being reserved. */
   readonly reserving: DeploymentId | undefined;
   /** The highest id ever used by this coordinator. */
@@ -80,7 +101,13 @@ export interface CoordinatorState {
 }
 
 export type CoordinatorEvent =
-  | { readonly kind: 'runStarted'; readonly deployment: DeploymentId; readonly tasks: readonly RunTask[] }
+  | {
+      readonly kind: 'runStarted';
+      readonly deployment: DeploymentId;
+      readonly tasks: readonly RunTask[];
+      readonly suspended?: boolean;
+    }
+  | { readonly kind: 'requested'; readonly request: CheckpointRequest }
   | {
       readonly kind: 'taskChanged';
       readonly deployment: DeploymentId;
@@ -129,6 +156,8 @@ export type CoordinatorEffect =
   /** Objects of checkpoints that will never complete. */
   | { readonly kind: 'discard'; readonly acks: readonly CheckpointAck[] }
   | { readonly kind: 'subsume' }
+  /** What was asked for will not be. */
+  | { readonly kind: 'requestFailed'; readonly request: CheckpointRequest; readonly error: ErrorInfo }
   /** More checkpoints in a row have failed than the job bears. */
   | { readonly kind: 'failover'; readonly error: ErrorInfo }
   /** Send `tick` then; replaces the wake-up asked for before. */

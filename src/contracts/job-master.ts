@@ -3,6 +3,7 @@ import type { Closeable } from '../kernel/lifecycle.ts';
 import type { ErrorInfo } from '../kernel/errors.ts';
 import type { TerminalJobStatus } from './job-status.ts';
 import type { AttemptReport, CheckpointAck, CheckpointDecline } from './task.ts';
+import type { CheckpointOperation } from './operations.ts';
 import type { JobDetailsView } from './views.ts';
 
 /** How a job ended, with what history keeps of it. */
@@ -23,6 +24,8 @@ export interface JobMasterHandle extends Closeable {
   readonly terminated: Promise<JobOutcome>;
   /** Idempotent. The job ends CANCELED unless it has ended otherwise first. */
   cancel(): void;
+  /** Its record is durable; its result will be. Idempotent by trigger id. */
+  requestCheckpoint(operation: CheckpointOperation): void;
   details(): JobDetailsView;
   /** No decisions and no commands until `resume` (leadership in doubt). */
   suspend(): void;

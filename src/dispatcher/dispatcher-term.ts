@@ -11,6 +11,7 @@ import type { Logger } from '../kernel/log.ts';
 import type { Random } from '../kernel/random.ts';
 import { type Backoff, backoffMs, retry } from '../kernel/retry.ts';
 import { brokenJobView, endedJobView, notYetEnded, overviewOf, startingJobView } from './job-views.ts';
+import type { OperatedJob } from './job-operations.ts';
 import type { JobGraphStore, JobMasterFactory, JobResult, JobResultStore, StoredJob } from './ports.ts';
 
 export interface TermDeps {
@@ -142,6 +143,24 @@ export class DispatcherTerm {
   jobMaster(jobId: JobId): JobMasterHandle | 'not-running' | undefined {
     const job = this.jobs.get(jobId);
     return job === undefined ? undefined : (masterOf(job) ?? 'not-running');
+  }
+
+  /** The job as operations see it. */
+  operated(jobId: JobId): OperatedJob {
+    const job = this.jobs.get(jobId);
+    switch (job?.kind) {
+      case 'running':
+        return { kind: 'running', master: job.master };
+      case 'ending':
+        return { kind: 'ending' };
+      case 'starting':
+      case 'broken':
+        return { kind: 'waiting' };
+      case undefined: {
+        const result = this.ended.get(jobId);
+        return result === undefined ? undefined : { kind: 'ended', status: result.status };
+      }
+    }
   }
 
   list(): readonly JobOverviewView[] {

@@ -49,6 +49,8 @@ class Cluster {
         graphs: stores.jobGraphs,
         results: stores.jobResults,
         jars: stores.jars,
+        operations: stores.operations,
+        savepoints: stores.savepoints,
         planner,
       },
       { historyMax },

@@ -1,7 +1,15 @@
-import type { DispatcherGateway, RunJarRequest, SubmitResult } from '../contracts/dispatcher-gateway.ts';
+import type {
+  CheckpointTrigger,
+  DispatcherGateway,
+  OperationView,
+  RunJarRequest,
+  SavepointTrigger,
+  SubmitResult,
+} from '../contracts/dispatcher-gateway.ts';
 import type { JobGraph } from '../contracts/job-graph.ts';
 import { isTerminalJobStatus } from '../contracts/job-status.ts';
 import type { Leadership } from '../contracts/leadership.ts';
+import type { OperationStore, SavepointStore, TriggerId } from '../contracts/operations.ts';
 import type { AttemptReport, CheckpointAck, CheckpointDecline } from '../contracts/task.ts';
 import type { ClusterOverview, JarView, JobDetailsView, JobOverviewView, TaskManagerView } from '../contracts/views.ts';
 import { assert } from '../kernel/assert.ts';
@@ -11,6 +19,7 @@ import { type FencingToken, type JarId, type JobId, newJobId } from '../kernel/i
 import type { Logger } from '../kernel/log.ts';
 import type { Random } from '../kernel/random.ts';
 import { DispatcherTerm, type TermOptions } from './dispatcher-term.ts';
+import { JobOperations } from './job-operations.ts';
 import type { JarStore, JobGraphStore, JobMasterFactory, JobResultStore, ProgramPlanner } from './ports.ts';
 
 export interface DispatcherDeps {
@@ -20,6 +29,8 @@ export interface DispatcherDeps {
   readonly graphs: JobGraphStore;
   readonly results: JobResultStore;
   readonly jars: JarStore;
+  readonly operations: OperationStore;
+  readonly savepoints: SavepointStore;
   readonly planner: ProgramPlanner;
 }
 
@@ -34,6 +45,7 @@ export interface TermServices {
 interface Present {
   readonly term: DispatcherTerm;
   readonly services: TermServices;
+  readonly operations: JobOperations;
 }
 
 /**
@@ -58,7 +70,17 @@ export class Dispatcher implements DispatcherGateway {
       leadership,
       this.options,
     );
-    this.present = { term, services };
+    const operations = new JobOperations({
+      clock,
+      random,
+      log,
+      operations: this.deps.operations,
+      savepoints: this.deps.savepoints,
+      token: leadership.token,
+      jobOf: (jobId) => term.operated(jobId),
+      fenced: (work) => term.fenced(work),
+    });
+    this.present = { term, services, operations };
   }
 
   suspend(): void {
@@ -73,7 +95,7 @@ export class Dispatcher implements DispatcherGateway {
   async endTerm(): Promise<void> {
     const { present } = this;
     this.present = undefined;
-    await present?.term.close();
+    await Promise.all([present?.term.close(), present?.operations.close()]);
   }
 
   async submitJob(graph: JobGraph, options: { readonly idempotencyKey?: string }): Promise<SubmitResult> {
@@ -107,8 +129,11 @@ export class Dispatcher implements DispatcherGateway {
 
   async planJar(jarId: JarId, request: RunJarRequest): Promise<JobGraph> {
     this.leading();
+    const { savepointPath } = request;
+    // Before the program runs: a path that cannot be is told at once.
+    const restore = savepointPath === undefined ? {} : { savepointPath: this.deps.savepoints.resolve(savepointPath) };
     const jar = await this.deps.jars.get(jarId);
-    return await this.deps.planner.plan(jar, request, request.jobId ?? newJobId(this.deps.random));
+    return await this.deps.planner.plan(jar, { ...request, ...restore }, request.jobId ?? newJobId(this.deps.random));
   }
 
   async listJobs(): Promise<readonly JobOverviewView[]> {
@@ -121,6 +146,26 @@ export class Dispatcher implements DispatcherGateway {
 
   async cancelJob(jobId: JobId): Promise<void> {
     await this.leading().term.cancel(jobId);
+  }
+
+  async triggerSavepoint(jobId: JobId, trigger: SavepointTrigger): Promise<TriggerId> {
+    return await this.leading().operations.savepoint(jobId, trigger);
+  }
+
+  async triggerCheckpoint(jobId: JobId, trigger: CheckpointTrigger): Promise<TriggerId> {
+    return await this.leading().operations.checkpoint(jobId, trigger);
+  }
+
+  async disposeSavepoint(path: string, triggerId?: TriggerId): Promise<TriggerId> {
+    return await this.leading().operations.dispose(path, triggerId);
+  }
+
+  async requestOperation(jobId: JobId, kind: 'SAVEPOINT' | 'CHECKPOINT', triggerId: TriggerId): Promise<OperationView> {
+    return await this.leading().operations.status(jobId, kind, triggerId);
+  }
+
+  async requestDisposal(triggerId: TriggerId): Promise<OperationView> {
+    return await this.leading().operations.disposal(triggerId);
   }
 
   async clusterOverview(): Promise<ClusterOverview> {

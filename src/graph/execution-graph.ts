@@ -106,6 +106,8 @@ export interface DeploymentInput {
   readonly attempts: ReadonlyMap<TaskKey, { readonly attemptId: AttemptId; readonly attemptNumber: number }>;
   /** State already assigned to each subtask; undefined on a fresh start. */
   readonly restore?: (vertexId: VertexId, subtaskIndex: number) => TaskDeployment['restore'];
+  /** The job has stopped: sources are to read nothing. */
+  readonly suspended?: boolean;
   /** Only these regions (a partial failover); default: all. */
   readonly regions?: ReadonlySet<number>;
 }
@@ -160,6 +162,7 @@ export function buildSlotDeployments(plan: ExecutionPlan, input: DeploymentInput
       inputs: inputChannels(task),
       outputs: outputEdges(task),
       ...(restore === undefined ? {} : { restore }),
+      ...(input.suspended === true ? { suspended: true } : {}),
     };
     const { allocationId } = allocationOf(task.slot);
     const inSlot = deployments.get(allocationId);

@@ -1,7 +1,8 @@
 import { checkRestorable } from '../checkpoint/assign-state.ts';
-import type { CheckpointStores } from '../checkpoint/ports.ts';
+import type { CheckpointStores, ListedCheckpoint } from '../checkpoint/ports.ts';
 import type { JobGraph } from '../contracts/job-graph.ts';
 import { asError, type ErrorInfo, isMillraceError, toErrorInfo } from '../kernel/errors.ts';
+import type { FencingToken } from '../kernel/ids.ts';
 import type { Logger } from '../kernel/log.ts';
 import type { RestorePoint } from './job-state.ts';
 
@@ -25,14 +26,19 @@ export type RestoreOutcome =
 export async function findRestorePoint(
   deps: { readonly checkpoints: CheckpointStores; readonly log: Logger },
   graph: JobGraph,
+  token: FencingToken,
 ): Promise<RestoreOutcome> {
   const store = deps.checkpoints.completed(graph.jobId);
   const fallback = graph.config.recoveryFallback;
   const allowNonRestoredState = graph.restoreFrom?.allowNonRestoredState ?? false;
   const passedOver: ErrorInfo[] = [];
-  let ids: readonly { readonly checkpointId: number }[];
+  let ids: readonly ListedCheckpoint[];
+  let stopped = false;
   try {
-    ids = await store.listIds();
+    const listed = await store.listIds();
+    stopped = listed.some(({ stop }) => stop !== undefined);
+    // A savepoint is the user's, who may delete it at any time; and no sink has committed by it.
+    ids = listed.filter(({ kind, stop }) => kind === 'CHECKPOINT' || stop !== undefined);
   } catch (error) {
     if (!isUnreadable(error) || fallback !== 'fresh') return failed(error, 'completed checkpoints cannot be listed');
     return { kind: 'restored', restore: { kind: 'fresh' }, passedOver: [toErrorInfo(error)] };
@@ -41,7 +47,7 @@ export async function findRestorePoint(
     try {
       const checkpoint = await store.read(checkpointId);
       checkRestorable(checkpoint.metadata, graph, { allowNonRestoredState });
-      const restore: RestorePoint = { kind: 'checkpoint', checkpoint, own: true, allowNonRestoredState };
+      const restore: RestorePoint = { kind: 'checkpoint', checkpoint, own: true, allowNonRestoredState, stopped };
       return { kind: 'restored', restore, passedOver };
     } catch (error) {
       if (!isUnreadable(error) || fallback === 'none')
@@ -58,23 +64,27 @@ export async function findRestorePoint(
   }
   return graph.restoreFrom === undefined
     ? { kind: 'restored', restore: { kind: 'fresh' }, passedOver }
-    : restoreExternal(deps.checkpoints, graph, graph.restoreFrom);
+    : restoreExternal(deps, graph, graph.restoreFrom, token);
 }
 
 async function restoreExternal(
-  checkpoints: CheckpointStores,
+  { checkpoints }: { readonly checkpoints: CheckpointStores },
   graph: JobGraph,
-  { metadataKey, allowNonRestoredState }: NonNullable<JobGraph['restoreFrom']>,
+  { metadataKey, allowNonRestoredState, claimMode = 'NO_CLAIM' }: NonNullable<JobGraph['restoreFrom']>,
+  token: FencingToken,
 ): Promise<RestoreOutcome> {
   try {
     const checkpoint = await checkpoints.readExternal(metadataKey);
     checkRestorable(checkpoint.metadata, graph, { allowNonRestoredState });
-    const restore: RestorePoint = { kind: 'checkpoint', checkpoint, own: false, allowNonRestoredState };
+    const own = claimMode === 'CLAIM';
+    // Once it is known to fit: a job that cannot start from it must not take it away from its user.
+    if (own) await checkpoints.completed(graph.jobId).claim(metadataKey, token);
+    const restore: RestorePoint = { kind: 'checkpoint', checkpoint, own, allowNonRestoredState, stopped: false };
     return { kind: 'restored', restore, passedOver: [] };
   } catch (error) {
     const outcome = failed(error, `savepoint ${metadataKey} cannot be restored`);
     // The user named what does not exist or does not fit: waiting would not change that.
-    const permanent = isUnreadable(error);
+    const permanent = isUnreadable(error) || isMillraceError(error, 'CONFLICT');
     return outcome.kind === 'failed' ? { ...outcome, permanent } : outcome;
   }
 }

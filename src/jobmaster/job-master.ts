@@ -1,7 +1,9 @@
 import { CheckpointDriver, type CheckpointedRun } from '../checkpoint/checkpoint-driver.ts';
 import type { RunTaskStage } from '../checkpoint/coordinator-state.ts';
 import { restoreTasks } from '../checkpoint/restore-tasks.ts';
+import { upstreamOf } from '../graph/upstream.ts';
 import type { JobGraph } from '../contracts/job-graph.ts';
+import { type CheckpointOperation, isCheckpointOperation } from '../contracts/operations.ts';
 import type { JobMasterHandle, JobOutcome } from '../contracts/job-master.ts';
 import type { Slot, WorkerEvent } from '../contracts/slots.ts';
 import type { TaskManagerGateway } from '../contracts/task-manager-gateway.ts';
@@ -11,9 +13,10 @@ import { buildSlotDeployments, type ExecutionPlan, expandJobGraph, type TaskKey 
 import { present, unreachable } from '../kernel/assert.ts';
 import { sleep, type Timer } from '../kernel/clock.ts';
 import { asError, isMillraceError, toErrorInfo, UnavailableError } from '../kernel/errors.ts';
-import type { AllocationId, DeploymentId, FencingToken, JobId, TaskManagerId, VertexId } from '../kernel/ids.ts';
+import type { AllocationId, DeploymentId, FencingToken, JobId, TaskManagerId } from '../kernel/ids.ts';
 import { BackgroundTasks } from '../kernel/lifecycle.ts';
 import type { Logger } from '../kernel/log.ts';
+import { type Backoff, retry } from '../kernel/retry.ts';
 import { ExceptionHistory } from './exception-history.ts';
 import { findRestorePoint } from './find-restore-point.ts';
 import { initialJob, stepJob } from './job-machine.ts';
@@ -32,6 +35,7 @@ import { WorkerCommands } from './worker-commands.ts';
 
 /** Inputs kept while suspended or behind a long turn; beyond this callers are asked to repeat them. */
 const MAILBOX_MAX = 20_000;
+const OPERATIONS_BACKOFF: Backoff = { initialMs: 100, maxMs: 5_000, multiplier: 2 };
 
 /**
  * One job's master for one term of leadership: the shell around the job machine.
@@ -108,7 +112,9 @@ export class JobMaster implements JobMasterHandle {
       store: deps.checkpoints.completed(graph.jobId),
       counter: deps.checkpoints.counter(graph.jobId),
       enqueue: (work) => this.mailbox.post(work),
+      operations: deps.checkpoints.operations,
       onFailover: (error) => this.post({ kind: 'failover', error }),
+      onCancel: () => this.post({ kind: 'cancel' }),
       onFenced: (reason) => this.onFenced(reason),
     });
   }
@@ -119,7 +125,12 @@ export class JobMaster implements JobMasterHandle {
     master.log.info({ name: graph.name, slots: master.job.slotsNeeded, ...options }, 'job master started');
     master.unsubscribe = deps.slots.subscribe((event) => master.onWorker(event));
     master.post({ kind: 'start', cancelRequested: options.cancelRequested });
+    master.background.run('take up operations of earlier terms', () => master.takeUpOperations());
     return master;
+  }
+
+  requestCheckpoint(operation: CheckpointOperation): void {
+    this.mailbox.post(() => this.checkpoints.request(operation));
   }
 
   cancel(): void {
@@ -306,10 +317,37 @@ export class JobMaster implements JobMasterHandle {
     this.step({ kind: 'workerReport', registered: event.kind === 'registered', report: event.report });
   }
 
+  /** What an earlier leader was asked for and did not come to. */
+  private async takeUpOperations(): Promise<void> {
+    const { clock, random, checkpoints } = this.deps;
+    const signal = this.closing.signal;
+    try {
+      const pending = await retry(
+        { clock, random },
+        {
+          backoff: OPERATIONS_BACKOFF,
+          retryable: () => true,
+          onRetry: (err, attempt) => this.log.warn({ err: asError(err), attempt }, 'operations could not be listed'),
+          signal,
+        },
+        () => checkpoints.operations.pending(this.jobId),
+      );
+      for (const operation of pending) {
+        if (isCheckpointOperation(operation)) this.requestCheckpoint(operation);
+      }
+    } catch (error) {
+      if (!signal.aborted) throw error; // else the term is over, and so is our interest
+    }
+  }
+
   private async restore(): Promise<void> {
     // A checkpoint whose outcome is not yet known may be the newest one.
     await this.checkpoints.settled();
-    const outcome = await findRestorePoint({ checkpoints: this.deps.checkpoints, log: this.log }, this.graph);
+    const outcome = await findRestorePoint(
+      { checkpoints: this.deps.checkpoints, log: this.log },
+      this.graph,
+      this.job.token,
+    );
     switch (outcome.kind) {
       case 'fenced':
         this.onFenced(outcome.reason);
@@ -395,12 +433,14 @@ export class JobMaster implements JobMasterHandle {
     plan.tasks.forEach((task, index) => {
       attempts.set(task.key, present(state.tasks[index]?.attempt, 'attempt of a deployed task'));
     });
+    const suspended = restore.kind === 'checkpoint' && restore.stopped;
     let messages: ReadonlyMap<AllocationId, SlotDeployment>;
     try {
       messages = buildSlotDeployments(plan, {
         deployment,
         allocations: slots,
         attempts,
+        suspended,
         ...(restore.kind === 'fresh' ? {} : { restore: restoreTasks(graph, restore.checkpoint.metadata) }),
       });
     } catch (error) {
@@ -411,20 +451,17 @@ export class JobMaster implements JobMasterHandle {
     const checkpointId = restore.kind === 'fresh' ? undefined : restore.checkpoint.metadata.checkpointId;
     this.log.info({ deployment, slots: slots.size, workers: gateways.size, checkpointId }, 'job deployed');
     if (restore.kind === 'checkpoint') this.checkpoints.restored(restore.checkpoint, { own: restore.own });
-    this.checkpoints.startRun({ deployment, tasks: this.runTasks(attempts), gateways });
+    this.checkpoints.startRun({ deployment, tasks: this.runTasks(attempts), gateways, suspended });
     for (const [allocationId, message] of messages) {
       this.commands.submit(present(state.slots.get(allocationId), 'slot of a deployment').slot, message);
     }
   }
 
   private runTasks(attempts: ReadonlyMap<TaskKey, Attempt>): CheckpointedRun['tasks'] {
-    const upstream = new Map<VertexId, VertexId[]>();
-    for (const edge of this.graph.edges) {
-      upstream.set(edge.target, [...(upstream.get(edge.target) ?? []), edge.source]);
-    }
     return this.plan.tasks.map(({ key, vertexId, subtaskIndex }) => {
       const { attemptId, taskManagerId } = present(attempts.get(key), 'attempt');
-      return { vertexId, subtaskIndex, attemptId, taskManagerId, upstream: upstream.get(vertexId) ?? [] };
+      const upstream = upstreamOf(this.graph, vertexId, subtaskIndex);
+      return { vertexId, subtaskIndex, attemptId, taskManagerId, upstream };
     });
   }
 

@@ -65,6 +65,8 @@ export type RestorePoint =
       /** False: named by the user, of another job or a savepoint. */
       readonly own: boolean;
       readonly allowNonRestoredState: boolean;
+      /** The job has stopped with a savepoint: it goes on only to finish. */
+      readonly stopped: boolean;
     };
 
 export type StopReason =

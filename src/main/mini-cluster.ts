@@ -133,7 +133,15 @@ async function startRoles(
     plan: () => Promise.reject(new MillraceError('INVALID_ARGUMENT', 'a mini cluster takes no jars')),
   };
   const dispatcher = new Dispatcher(
-    { ...deps, graphs: stores.jobGraphs, results: stores.jobResults, jars: stores.jars, planner },
+    {
+      ...deps,
+      graphs: stores.jobGraphs,
+      results: stores.jobResults,
+      jars: stores.jars,
+      operations: stores.operations,
+      savepoints: stores.savepoints,
+      planner,
+    },
     { historyMax: 10 },
   );
   const sweeper = stores.sweeper({ graceMs: 3_600_000, intervalMs: 600_000 });

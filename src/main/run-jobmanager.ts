@@ -61,7 +61,15 @@ async function startJobManager(c: Configuration, log: Logger, version: string, s
   );
   stack.add('planner', () => planner.close());
   const dispatcher = new Dispatcher(
-    { ...deps, graphs: stores.jobGraphs, results: stores.jobResults, jars: stores.jars, planner },
+    {
+      ...deps,
+      graphs: stores.jobGraphs,
+      results: stores.jobResults,
+      jars: stores.jars,
+      operations: stores.operations,
+      savepoints: stores.savepoints,
+      planner,
+    },
     { historyMax: c.historyMax },
   );
 

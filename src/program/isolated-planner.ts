@@ -135,7 +135,11 @@ export class IsolatedPlanner implements Closeable {
       ...(request.savepointPath === undefined
         ? {}
         : {
-            restoreFrom: { metadataKey: request.savepointPath, allowNonRestoredState: request.allowNonRestoredState },
+            restoreFrom: {
+              metadataKey: request.savepointPath,
+              allowNonRestoredState: request.allowNonRestoredState,
+              ...(request.claimMode === undefined ? {} : { claimMode: request.claimMode }),
+            },
           }),
       submittedWallMs: this.deps.clock.wallMs(),
     };

@@ -14,6 +14,7 @@ import { clusterRoutes } from './routes/cluster-routes.ts';
 import { haRoutes } from './routes/ha-routes.ts';
 import { jarRoutes } from './routes/jar-routes.ts';
 import { jobRoutes } from './routes/job-routes.ts';
+import { savepointRoutes } from './routes/savepoint-routes.ts';
 
 /**
  * REST and the dashboard of one master. Paths are Flink's, with and without `/v1`.
@@ -108,6 +109,7 @@ async function register(app: FastifyInstance, deps: RestDeps, options: RestOptio
         haRoutes(scope, deps);
         clusterRoutes(scope, deps);
         jobRoutes(scope, deps);
+        savepointRoutes(scope, deps);
         jarRoutes(scope, deps, options);
         configRoute(scope, deps);
       },
@@ -121,7 +123,7 @@ async function register(app: FastifyInstance, deps: RestDeps, options: RestOptio
 const LOCAL = /^(\/v1)?\/(ha|health|config)\/?$/;
 
 function isApi(path: string): boolean {
-  return /^(\/v1)?\/(overview|jobs|jars|taskmanagers|jobmanager|cluster)(\/|$)/.test(path);
+  return /^(\/v1)?\/(overview|jobs|jars|taskmanagers|jobmanager|cluster|savepoint-disposal)(\/|$)/.test(path);
 }
 
 function configRoute(app: FastifyInstance, { version }: RestDeps): void {

@@ -2,6 +2,7 @@ import type { RunJarRequest } from '../../contracts/dispatcher-gateway.ts';
 import { JOB_GRAPH_FORMAT, type JobGraph } from '../../contracts/job-graph.ts';
 import type { JobMasterHandle, JobOutcome } from '../../contracts/job-master.ts';
 import type { TerminalJobStatus } from '../../contracts/job-status.ts';
+import type { CheckpointOperation } from '../../contracts/operations.ts';
 import type { AttemptReport } from '../../contracts/task.ts';
 import type { JobDetailsView } from '../../contracts/views.ts';
 import { MillraceError } from '../../kernel/errors.ts';
@@ -71,6 +72,7 @@ export class ModelJobMaster implements JobMasterHandle {
   readonly jobId: JobId;
   readonly terminated: Promise<JobOutcome>;
   readonly reports: AttemptReport[] = [];
+  readonly operations: CheckpointOperation[] = [];
   cancelled = false;
   suspended = false;
   closed = false;
@@ -113,6 +115,10 @@ export class ModelJobMaster implements JobMasterHandle {
   updateTaskState(report: AttemptReport): boolean {
     this.reports.push(report);
     return true;
+  }
+
+  requestCheckpoint(operation: CheckpointOperation): void {
+    this.operations.push(operation);
   }
 
   acknowledgeCheckpoint(): void {}

@@ -2,7 +2,7 @@ import type { MultipartFile } from '@fastify/multipart';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { RunJarRequest } from '../../contracts/dispatcher-gateway.ts';
-import { MAX_PARALLELISM_LIMIT } from '../../contracts/job-graph.ts';
+import { claimModeSchema, MAX_PARALLELISM_LIMIT } from '../../contracts/job-graph.ts';
 import { jobIdSchema } from '../../contracts/schemas.ts';
 import { InvalidArgumentError, MillraceError } from '../../kernel/errors.ts';
 import { asJarId, type JarId } from '../../kernel/ids.ts';
@@ -12,6 +12,18 @@ import type { RestDeps } from '../ports.ts';
 
 const parallelism = z.coerce.number().int().min(1).max(MAX_PARALLELISM_LIMIT);
 const flag = z.union([z.boolean(), z.enum(['true', 'false']).transform((text) => text === 'true')]);
+
+/** LEGACY left it open who may delete what; a cluster that deletes must know. */
+const claimMode = z.string().transform((text, issue) => {
+  const mode = claimModeSchema.safeParse(text.toUpperCase());
+  if (mode.success) return mode.data;
+  const message =
+    text.toUpperCase() === 'LEGACY'
+      ? 'LEGACY is not supported: it leaves open who deletes the savepoint; use CLAIM or NO_CLAIM'
+      : 'CLAIM or NO_CLAIM is expected';
+  issue.addIssue({ code: 'custom', message });
+  return z.NEVER;
+});
 
 /** The body, as Flink's; `null` stands for absent there. */
 const runBody = z
@@ -23,6 +35,9 @@ const runBody = z
     jobId: jobIdSchema.nullish(),
     savepointPath: z.string().max(512).nullish(),
     allowNonRestoredState: flag.nullish(),
+    claimMode: claimMode.nullish(),
+    /** As Flink 1 called it. */
+    restoreMode: claimMode.nullish(),
   })
   .loose();
 
@@ -34,6 +49,7 @@ const runQuery = z
     parallelism: parallelism.optional(),
     savepointPath: z.string().max(512).optional(),
     allowNonRestoredState: flag.optional(),
+    claimMode: claimMode.optional(),
   })
   .loose();
 
@@ -114,7 +130,8 @@ function runRequest(request: FastifyRequest): RunJarRequest {
   const key = request.headers['idempotency-key'];
   const entryClass = body.entryClass ?? query['entry-class'];
   const chosen = body.parallelism ?? query.parallelism;
-  const savepointPath = body.savepointPath ?? query.savepointPath;
+  const savepointPath = (body.savepointPath ?? query.savepointPath) || undefined;
+  const claims = body.claimMode ?? body.restoreMode ?? query.claimMode;
   return {
     programArgs:
       body.programArgsList ??
@@ -128,6 +145,7 @@ function runRequest(request: FastifyRequest): RunJarRequest {
     ...(body.jobId ? { jobId: body.jobId } : {}),
     ...(key === undefined ? {} : { idempotencyKey: parseInput('Idempotency-Key', idempotencyKeySchema, key) }),
     ...(savepointPath === undefined ? {} : { savepointPath }),
+    ...(claims === undefined ? {} : { claimMode: claims }),
   };
 }
 

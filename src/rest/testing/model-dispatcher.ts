@@ -1,4 +1,12 @@
-import type { DispatcherGateway, RunJarRequest, SubmitResult } from '../../contracts/dispatcher-gateway.ts';
+import type {
+  CheckpointTrigger,
+  DispatcherGateway,
+  OperationView,
+  RunJarRequest,
+  SavepointTrigger,
+  SubmitResult,
+} from '../../contracts/dispatcher-gateway.ts';
+import type { TriggerId } from '../../contracts/operations.ts';
 import type { JobGraph } from '../../contracts/job-graph.ts';
 import type { ExecutionState, JobStatus } from '../../contracts/job-status.ts';
 import { NO_IO } from '../../contracts/task.ts';
@@ -80,6 +88,47 @@ export class ModelDispatcher implements DispatcherGateway {
     if (jobId !== JOB_ID) throw new NotFoundError(`There is no job ${jobId}.`);
     if (this.status === 'FINISHED') throw new MillraceError('CONFLICT', `Job ${jobId} has ended: FINISHED.`);
     this.cancelled.push(jobId);
+  }
+
+  readonly operations = new Map<TriggerId, { readonly kind: string; readonly request: unknown; view: OperationView }>();
+
+  async triggerSavepoint(jobId: JobId, trigger: SavepointTrigger): Promise<TriggerId> {
+    await this.runningJob(jobId);
+    if (trigger.targetDirectory?.startsWith('ftp:') === true)
+      throw new MillraceError('INVALID_ARGUMENT', 'savepoints cannot be written to ftp');
+    return this.begin('SAVEPOINT', trigger, trigger.triggerId);
+  }
+
+  async triggerCheckpoint(jobId: JobId, trigger: CheckpointTrigger): Promise<TriggerId> {
+    await this.runningJob(jobId);
+    return this.begin('CHECKPOINT', trigger, trigger.triggerId);
+  }
+
+  async disposeSavepoint(path: string, triggerId?: TriggerId): Promise<TriggerId> {
+    this.mustLead();
+    return this.begin('DISPOSAL', path, triggerId);
+  }
+
+  async requestOperation(_jobId: JobId, kind: string, triggerId: TriggerId): Promise<OperationView> {
+    this.mustLead();
+    const operation = this.operations.get(triggerId);
+    if (operation?.kind !== kind) throw new NotFoundError(`There is no operation ${triggerId}.`);
+    return operation.view;
+  }
+
+  async requestDisposal(triggerId: TriggerId): Promise<OperationView> {
+    return await this.requestOperation(JOB_ID, 'DISPOSAL', triggerId);
+  }
+
+  private begin(kind: string, request: unknown, chosen: TriggerId | undefined): TriggerId {
+    const id = chosen ?? (String(this.operations.size).padStart(32, '0') as TriggerId);
+    if (!this.operations.has(id)) this.operations.set(id, { kind, request, view: { status: 'IN_PROGRESS' } });
+    return id;
+  }
+
+  private async runningJob(jobId: JobId): Promise<void> {
+    const { status } = await this.requestJob(jobId);
+    if (status !== 'RUNNING') throw new MillraceError('CONFLICT', `Job ${jobId} is not running: ${status}.`);
   }
 
   async clusterOverview() {
