@@ -24,7 +24,7 @@ export type ChannelMessage =
   | { readonly kind: 'barrier'; readonly barrier: CheckpointBarrier }
   /** NaN: the channel is idle, and nobody is to wait for it until its next watermark. */
   | { readonly kind: 'watermark'; readonly timestampMs: number }
-  /** No record follows; barriers may. */
-  | { readonly kind: 'end-of-data' }
+  /** No record follows; barriers may. `drained`: the job is being stopped, and a barrier will. */
+  | { readonly kind: 'end-of-data'; readonly drained?: true }
   /** The producer has finished: nothing follows. */
   | { readonly kind: 'end-of-stream' };

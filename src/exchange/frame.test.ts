@@ -90,6 +90,7 @@ test('messages and control payloads survive the wire', () => {
     { kind: 'barrier', barrier: { checkpointId: 2 ** 40 + 1, timestampMs: 1_700_000_000_000.5, options } },
     { kind: 'watermark', timestampMs: -1 },
     { kind: 'end-of-data' },
+    { kind: 'end-of-data', drained: true },
     { kind: 'end-of-stream' },
   ];
   for (const message of messages) {

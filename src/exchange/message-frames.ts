@@ -9,6 +9,7 @@ import { type Frame, NO_PAYLOAD } from './frame.ts';
 
 /** Without the location at its end. */
 const BARRIER_BYTES = 26;
+const DRAINED = Uint8Array.of(1);
 const ALIGNED = 1;
 const FULL = 2;
 const SUSPEND = 4;
@@ -27,8 +28,9 @@ export function messageToFrame(message: ChannelMessage, channel: number, sequenc
       return { kind: 'watermark', channel, sequence, codec: 0, payload };
     }
     case 'end-of-data':
+      return { kind: 'end-of-data', channel, sequence, codec: 0, payload: message.drained ? DRAINED : NO_PAYLOAD };
     case 'end-of-stream':
-      return { kind: message.kind, channel, sequence, codec: 0, payload: NO_PAYLOAD };
+      return { kind: 'end-of-stream', channel, sequence, codec: 0, payload: NO_PAYLOAD };
     default:
       return unreachable(message);
   }
@@ -45,8 +47,9 @@ export function frameToMessage(frame: Frame): ChannelMessage | undefined {
     case 'watermark':
       return { kind: 'watermark', timestampMs: bufferOf(frame, 8).readDoubleLE() };
     case 'end-of-data':
+      return frame.payload.length === 0 ? { kind: 'end-of-data' } : { kind: 'end-of-data', drained: true };
     case 'end-of-stream':
-      return { kind: frame.kind };
+      return { kind: 'end-of-stream' };
     case 'credit':
     case 'handshake':
     case 'error':

@@ -14,8 +14,8 @@ export type GateEvent =
   | { readonly kind: 'superseded'; readonly checkpointId: number; readonly by: number }
   /** Event time on one channel; NaN: it is idle. In order with the channel's records. */
   | { readonly kind: 'watermark'; readonly channel: number; readonly timestampMs: number }
-  /** No channel will bring another record. Once. */
-  | { readonly kind: 'end-of-data' };
+  /** No channel will bring another record. Once. `drained`: a barrier follows with which the task ends. */
+  | { readonly kind: 'end-of-data'; readonly drained: boolean };
 
 interface GateChannel {
   input: InputChannel | undefined;
@@ -34,6 +34,7 @@ export class InputGate {
   private ongoing: number;
   private streaming: number;
   private closed = false;
+  private drained = false;
 
   constructor(
     channels: number,
@@ -128,6 +129,7 @@ export class InputGate {
         }
         return;
       case 'end-of-data':
+        if (message.drained === true) this.drained = true;
         this.endOfData(index);
         return;
       case 'end-of-stream':
@@ -147,7 +149,7 @@ export class InputGate {
     // Also of a producer that knows nothing of event time: nobody is to wait for it.
     if (this.options.eventTime) this.events.push({ kind: 'watermark', channel: index, timestampMs: MAX_WATERMARK });
     this.ongoing--;
-    if (this.ongoing === 0) this.events.push({ kind: 'end-of-data' });
+    if (this.ongoing === 0) this.events.push({ kind: 'end-of-data', drained: this.drained });
   }
 
   private apply(effects: readonly AlignerEffect[]): void {

@@ -28,13 +28,16 @@ export interface SubtaskLoopSpec {
   /** Of tasks that have to do with event time or timers; its chain is `chain`. */
   readonly time?: TaskTime | undefined;
   readonly outputs: TaskOutputs;
+  /** The job has stopped before: nothing is read and no timer fires, but barriers pass. */
+  readonly suspended?: boolean;
   /** Those that may ask to wait. */
   readonly sinks: readonly SubtaskOperator[];
   readonly meter: IoMeter;
   readonly wake: () => void;
   readonly onCheckpoint: (barrier: CheckpointBarrier, alignmentMs: number) => void;
   readonly onSuperseded: (checkpointId: number, by: number) => void;
-  readonly onEndOfData: () => void;
+  /** `drained`: the job is being stopped, and a checkpoint follows. */
+  readonly onEndOfData: (drained: boolean) => void;
   readonly onFailure: (error: unknown) => void;
 }
 
@@ -67,6 +70,10 @@ export class SubtaskLoop implements Runnable {
   private sourceEnd: 'ahead' | 'seen' | 'announced' = 'ahead';
   /** The data has ended; what its end sets free may still be on its way. */
   private ending = false;
+  /** The data ends because the job is being stopped. */
+  private drained = false;
+  /** Behind the snapshot with which the job stops: nothing happens any more. */
+  private halted = false;
   private readonly triggers: CheckpointBarrier[] = [];
 
   constructor(private readonly spec: SubtaskLoopSpec) {}
@@ -76,6 +83,17 @@ export class SubtaskLoop implements Runnable {
     this.triggers.push(barrier);
     this.spec.wake();
     return this.triggers.length > TRIGGERS_MAX ? this.triggers.splice(0, 1) : [];
+  }
+
+  /** To be called from `onCheckpoint`. */
+  halt(): void {
+    this.halted = true;
+  }
+
+  /** The job goes on after all. */
+  resume(): void {
+    this.halted = false;
+    this.spec.wake();
   }
 
   abortCheckpoint(checkpointId: number): void {
@@ -126,6 +144,7 @@ export class SubtaskLoop implements Runnable {
   private advance(): Waiting {
     const { chain, clock } = this.spec;
     for (;;) {
+      if (this.halted) return 'idle';
       if (chain.paused && !this.blocked()) chain.resume();
       if (this.blocked()) {
         this.waitForSinks();
@@ -143,17 +162,17 @@ export class SubtaskLoop implements Runnable {
   /** One unit of work; false when there is none. */
   private step(): boolean {
     if (this.takeTrigger()) return true;
-    const { input, time } = this.spec;
-    if (time?.due === true) {
+    const { input, time, suspended } = this.spec;
+    if (time?.due === true && suspended !== true) {
       time.handleDue(this.nowMs);
       return true;
     }
     if (this.ending) {
       this.ending = false;
-      this.spec.onEndOfData();
+      this.spec.onEndOfData(this.drained);
       return true;
     }
-    if (input.kind === 'source') return this.poll(input.source);
+    if (input.kind === 'source') return suspended !== true && this.poll(input.source);
     if (this.batch !== undefined) {
       this.processChunk(this.batch, input.gate);
       return true;
@@ -169,9 +188,20 @@ export class SubtaskLoop implements Runnable {
   private takeTrigger(): boolean {
     const { input } = this.spec;
     if (this.triggers.length === 0 || (input.kind === 'gate' && !input.gate.finished)) return false;
+    if (!this.drainedFor(this.triggers[0])) return false;
     const trigger = this.triggers.shift();
     if (trigger !== undefined) this.spec.onCheckpoint(trigger, 0);
     return true;
+  }
+
+  /** A source that is to be drained ends its data before it lets the barrier pass. */
+  private drainedFor(trigger: CheckpointBarrier | undefined): boolean {
+    if (trigger?.options.stop !== 'DRAIN' || this.spec.input.kind === 'gate') return true;
+    if (this.sourceEnd === 'ahead') {
+      this.sourceEnd = 'seen';
+      this.drained = true;
+    }
+    return this.sourceEnd === 'announced' && !this.ending;
   }
 
   private handle(event: GateEvent, decoderOf: (codec: number) => RecordDecoder): void {
@@ -196,6 +226,7 @@ export class SubtaskLoop implements Runnable {
         this.spec.time?.watermark(event.channel, event.timestampMs);
         return;
       case 'end-of-data':
+        this.drained = event.drained;
         this.endOfData();
         return;
       default:
@@ -207,7 +238,7 @@ export class SubtaskLoop implements Runnable {
   private endOfData(): void {
     const { time } = this.spec;
     if (time === undefined) {
-      this.spec.onEndOfData();
+      this.spec.onEndOfData(this.drained);
       return;
     }
     this.ending = true;

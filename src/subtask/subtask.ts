@@ -54,6 +54,7 @@ export interface SubtaskOptions {
 }
 
 const AUTO_WATERMARK_INTERVAL_MS = 200;
+const ABORTED_IDS_MAX = 64;
 
 type Ending = 'FINISHED' | 'CANCELED' | 'FAILED';
 
@@ -90,6 +91,10 @@ export class Subtask {
   private lastCheckpointId = 0;
   /** The first checkpoint taken at or after the end of the data. */
   private finalCheckpointId: number | undefined;
+  /** The checkpoint with which the job stops, taken and not yet decided. */
+  private stopCheckpointId: number | undefined;
+  /** Given up before they were seen here, newest last: their triggers may still be on the way. */
+  private readonly abortedIds: number[] = [];
   private graceTimer: Timer | undefined;
 
   constructor(
@@ -178,6 +183,7 @@ export class Subtask {
       this.decline(checkpointId, new MillraceError('CONFLICT', `the task is ${this.state}, not RUNNING`));
       return;
     }
+    if (this.abortedIds.includes(checkpointId)) return;
     for (const dropped of this.loop.trigger(barrier)) {
       this.decline(dropped.checkpointId, new MillraceError('TIMEOUT', 'newer checkpoints came while this one waited'));
     }
@@ -189,7 +195,8 @@ export class Subtask {
       // Each reports its own failure to the task.
       const operators = this.operators?.all ?? [];
       await Promise.all(operators.map((operator) => operator.checkpointCompleted(checkpointId)));
-      if (this.finalCheckpointId === undefined || checkpointId < this.finalCheckpointId) return;
+      const endsWith = this.stopCheckpointId ?? this.finalCheckpointId;
+      if (endsWith === undefined || checkpointId < endsWith) return;
       // A later checkpoint that we already took part in is answered first: its master waits for us.
       await this.checkpoints?.settled();
       this.finish(); // S3
@@ -199,6 +206,12 @@ export class Subtask {
   checkpointAborted(checkpointId: number, latestCompletedId: number | undefined): void {
     this.checkpoints?.abort(checkpointId);
     this.loop?.abortCheckpoint(checkpointId);
+    this.abortedIds.push(checkpointId);
+    if (this.abortedIds.length > ABORTED_IDS_MAX) this.abortedIds.shift();
+    if (this.stopCheckpointId === checkpointId) {
+      this.stopCheckpointId = undefined;
+      this.loop?.resume();
+    }
     for (const operator of this.operators?.all ?? []) operator.checkpointAborted?.(checkpointId);
     if (latestCompletedId !== undefined) this.checkpointCompleted(latestCompletedId);
   }
@@ -260,6 +273,7 @@ export class Subtask {
       chain,
       time,
       outputs: this.outputs,
+      suspended: task.suspended === true,
       sinks: built.sinks,
       meter: this.meter,
       wake: () => this.wake(),
@@ -269,7 +283,7 @@ export class Subtask {
           checkpointId,
           new MillraceError('CONFLICT', `checkpoint ${by} began before ${checkpointId} was aligned`),
         ),
-      onEndOfData: () => this.onEndOfData(),
+      onEndOfData: (drained) => this.onEndOfData(drained),
       onFailure: (error) => this.fail(error),
     });
     this.checkpoints = new CheckpointExecutor({
@@ -296,15 +310,20 @@ export class Subtask {
     if (checkpointId <= this.lastCheckpointId) return;
     this.lastCheckpointId = checkpointId;
     if (this.endOfData) this.finalCheckpointId ??= checkpointId;
+    if (barrier.options.stop !== undefined) {
+      // Before the snapshot is written: nothing may come between it and its completion.
+      this.stopCheckpointId = checkpointId;
+      this.loop?.halt();
+    }
     this.checkpoints?.perform(barrier, alignmentMs);
   }
 
-  private onEndOfData(): void {
-    this.outputs.endOfData();
+  private onEndOfData(drained: boolean): void {
+    this.outputs.endOfData(drained);
     this.endOfData = true;
     this.report();
     // With checkpoints the final one must come first, or output prepared after the last would be lost or doubled. S3
-    if (this.deployment.graph.config.checkpointing.intervalMs !== undefined) return;
+    if (drained || this.deployment.graph.config.checkpointing.intervalMs !== undefined) return;
     this.background.run('finish subtask', async () => {
       try {
         for (const operator of this.operators?.all ?? []) await operator.finish();

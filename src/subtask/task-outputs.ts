@@ -58,8 +58,8 @@ export class TaskOutputs implements SubpartitionWriterListener {
     for (const edge of this.edges) edge.broadcast({ kind: 'barrier', barrier });
   }
 
-  endOfData(): void {
-    for (const edge of this.edges) edge.broadcast({ kind: 'end-of-data' });
+  endOfData(drained: boolean): void {
+    for (const edge of this.edges) edge.broadcast({ kind: 'end-of-data', ...(drained ? { drained } : {}) });
   }
 
   endOfStream(): void {
