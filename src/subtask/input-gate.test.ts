@@ -137,7 +137,7 @@ test('the end of all data is told once, after the last record', () => {
   producers[1]?.batch();
   producers[1]?.end();
   expect(gate.next(0)).toMatchObject({ kind: 'records', channel: 1 });
-  expect(gate.next(0)).toEqual({ kind: 'end-of-data' });
+  expect(gate.next(0)).toEqual({ kind: 'end-of-data', drained: false });
   producers[0]?.end();
   producers[1]?.end();
   expect(gate.next(0)).toBeUndefined();

@@ -73,7 +73,7 @@ test('checkpoints share what has not changed; a savepoint is whole, and no check
   await slots.running();
   const first = await slots.checkpoint(program, 1);
   slots.complete(1);
-  const second = await slots.checkpoint(program, 2, 'SAVEPOINT');
+  const second = await slots.checkpoint(program, 2, { kind: 'SAVEPOINT' });
   slots.complete(2);
   const third = await slots.checkpoint(program, 3);
   expect(shared(first)).toHaveLength(1);

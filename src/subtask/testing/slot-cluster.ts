@@ -1,7 +1,7 @@
 import { MemoryObjectStore } from '../../../ha/objects/memory-object-store.ts';
 import { until } from '../../../test-support/until.ts';
 import { StreamExecutionEnvironment } from '../../api/environment.ts';
-import type { CheckpointKind, CheckpointMetadata } from '../../contracts/checkpoint.ts';
+import type { CheckpointMetadata, CheckpointOptions } from '../../contracts/checkpoint.ts';
 import type { JobGraph } from '../../contracts/job-graph.ts';
 import type { AttemptReport, CheckpointAck, CheckpointDecline, SlotDeployment } from '../../contracts/task.ts';
 import { restoreTasks } from '../../checkpoint/restore-tasks.ts';
@@ -29,6 +29,8 @@ const clock = new SystemClock();
 const random = new SystemRandom();
 /** For what takes milliseconds on a machine that has them. */
 const WAIT_MS = 20_000;
+
+const ALIGNED: CheckpointOptions = { kind: 'CHECKPOINT', aligned: true, alignedTimeoutMs: 0 };
 
 export interface TestProgram {
   readonly graph: JobGraph;
@@ -91,7 +93,11 @@ export class SlotCluster {
     return { graph, plan: expandJobGraph(graph) };
   }
 
-  slotDeployments({ graph, plan }: TestProgram, restore?: CheckpointMetadata): readonly SlotDeployment[] {
+  slotDeployments(
+    { graph, plan }: TestProgram,
+    restore?: CheckpointMetadata,
+    options: { readonly suspended?: boolean } = {},
+  ): readonly SlotDeployment[] {
     const deployment = deploymentId(asFencingToken(1n), ++this.deployments);
     const attempts = new Map<TaskKey, { attemptId: ReturnType<typeof asAttemptId>; attemptNumber: number }>(
       plan.tasks.map(({ key }) => [key, { attemptId: asAttemptId(random.hex(16)), attemptNumber: this.deployments }]),
@@ -103,13 +109,18 @@ export class SlotCluster {
       deployment,
       allocations,
       attempts,
+      ...options,
       ...(restore === undefined ? {} : { restore: restoreTasks(graph, restore) }),
     });
     return [...bySlot.values()];
   }
 
-  async deploy(program: TestProgram, restore?: CheckpointMetadata): Promise<void> {
-    const slots = this.slotDeployments(program, restore);
+  async deploy(
+    program: TestProgram,
+    restore?: CheckpointMetadata,
+    options: { readonly suspended?: boolean } = {},
+  ): Promise<void> {
+    const slots = this.slotDeployments(program, restore, options);
     const deployment = slots[0]?.deployment as DeploymentId;
     this.current = { deployment, slots };
     await Promise.all(slots.map((slot) => this.runtimeOf(slot).submit(slot)));
@@ -163,7 +174,7 @@ export class SlotCluster {
     if (failed !== undefined) throw new Error(failed.error?.stack ?? 'failed');
   }
 
-  trigger(checkpointId: number, kind: CheckpointKind = 'CHECKPOINT'): void {
+  trigger(checkpointId: number, options: Partial<CheckpointOptions> = {}): void {
     for (const slot of this.current?.slots ?? []) {
       const sources = slot.tasks.filter(({ inputs }) => inputs.length === 0);
       this.runtimeOf(slot).triggerCheckpoint({
@@ -171,7 +182,7 @@ export class SlotCluster {
         deployment: slot.deployment,
         checkpointId,
         timestampMs: 0,
-        options: { kind, aligned: true, alignedTimeoutMs: 0 },
+        options: { ...ALIGNED, ...options },
       });
     }
   }
@@ -180,9 +191,9 @@ export class SlotCluster {
   async checkpoint(
     { graph, plan }: TestProgram,
     checkpointId: number,
-    kind: CheckpointKind = 'CHECKPOINT',
+    options: Partial<CheckpointOptions> = {},
   ): Promise<CheckpointMetadata> {
-    this.trigger(checkpointId, kind);
+    this.trigger(checkpointId, options);
     const acksOf = () =>
       this.acks.filter((ack) => ack.checkpointId === checkpointId && ack.deployment === this.deployment);
     const declined = () => this.declines.find((decline) => decline.checkpointId === checkpointId);
@@ -196,7 +207,7 @@ export class SlotCluster {
       formatVersion: 1,
       jobId: TEST_JOB,
       checkpointId,
-      kind,
+      kind: options.kind ?? 'CHECKPOINT',
       deployment: this.deployment,
       triggerWallMs: 0,
       completedWallMs: 0,
