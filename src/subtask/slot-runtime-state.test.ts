@@ -71,6 +71,8 @@ test('checkpoints share what has not changed; a savepoint is whole, and no check
   });
   await slots.deploy(program);
   await slots.running();
+  // Between the checkpoints nothing may change.
+  await until('all records', () => slots.reports().some(({ io }) => io.readRecords === 500));
   const first = await slots.checkpoint(program, 1);
   slots.complete(1);
   const second = await slots.checkpoint(program, 2, { kind: 'SAVEPOINT' });
