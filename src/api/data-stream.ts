@@ -265,11 +265,20 @@ export class KeyedStream<T, K extends Key> extends DataStream<T> {
   }
 
   private aggregated<R>(aggregation: Aggregation, field: FieldRef): SingleOutputStreamOperator<R> {
-    return this.rolling<R>('Keyed Aggregation', aggregate(aggregation, field));
+    return this.rolling<R>(
+      'Keyed Aggregation',
+      aggregate(aggregation, field),
+      aggregation === 'sum' ? field : undefined,
+    );
   }
 
-  private rolling<R>(name: string, fn: ReduceFunction<unknown>): SingleOutputStreamOperator<R> {
-    return this.transform<R>(name, { kind: 'reduce', keySelector: this.keySelector as KeySelector<unknown>, fn });
+  private rolling<R>(name: string, fn: ReduceFunction<unknown>, sumOf?: FieldRef): SingleOutputStreamOperator<R> {
+    return this.transform<R>(name, {
+      kind: 'reduce',
+      keySelector: this.keySelector as KeySelector<unknown>,
+      fn,
+      ...(sumOf === undefined ? {} : { sumOf }),
+    });
   }
 }
 

@@ -1,3 +1,4 @@
+import type { FieldRef } from './aggregations.ts';
 import type { FilterFunction, FlatMapFunction, KeySelector, MapFunction, ReduceFunction } from './functions.ts';
 import type { KeyedCoProcessFunction, KeyedProcessFunction } from './process-function.ts';
 import type { Sink, TwoPhaseCommitSink } from './sink.ts';
@@ -19,7 +20,13 @@ export type OperatorDefinition =
   | { readonly kind: 'flatMap'; readonly fn: FlatMapFunction<unknown, unknown> }
   | { readonly kind: 'filter'; readonly fn: FilterFunction<unknown> }
   /** Keyed rolling aggregation: emits the new value of the key for each record. `sum`, `min`, `max` are made of it. */
-  | { readonly kind: 'reduce'; readonly keySelector: KeySelector<unknown>; readonly fn: ReduceFunction<unknown> }
+  | {
+      readonly kind: 'reduce';
+      readonly keySelector: KeySelector<unknown>;
+      readonly fn: ReduceFunction<unknown>;
+      /** Set when `fn` is `sum` of that field: what it does can then be done in place. */
+      readonly sumOf?: FieldRef;
+    }
   | { readonly kind: 'timestamps'; readonly watermarks: WatermarkStrategy<unknown> }
   /** `create` gives each subtask its function. */
   | {

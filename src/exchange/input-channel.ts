@@ -1,4 +1,5 @@
 import type { ChannelMessage } from './channel-message.ts';
+import type { DirectLine } from './direct-line.ts';
 
 /** A consumer's side of one channel. */
 export interface InputChannel {
@@ -9,6 +10,8 @@ export interface InputChannel {
   processed(): void;
   /** Messages held on this side, bounded by the credits. */
   readonly queued: number;
+  /** The short way, where the producer runs in this thread. */
+  readonly line?: DirectLine | undefined;
   /** Reads no more; the producer is told. Idempotent. */
   close(): void;
 }

@@ -1,5 +1,6 @@
 import { UnavailableError } from '../kernel/errors.ts';
 import type { ChannelMessage } from './channel-message.ts';
+import type { DirectLine } from './direct-line.ts';
 import type { InputChannel, InputChannelListener } from './input-channel.ts';
 import type { Subpartition } from './subpartition.ts';
 
@@ -27,6 +28,10 @@ export class LocalInputChannel implements InputChannel {
     return 0;
   }
 
+  get line(): DirectLine | undefined {
+    return this.closed ? undefined : this.subpartition.line;
+  }
+
   poll(): ChannelMessage | undefined {
     return this.closed ? undefined : this.subpartition.poll();
   }
@@ -37,6 +42,7 @@ export class LocalInputChannel implements InputChannel {
 
   close(): void {
     if (this.closed) return;
+    this.subpartition.line?.close();
     this.closed = true;
     this.subpartition.detach();
   }

@@ -25,6 +25,17 @@ export class RecordCopies {
     this.appendDeep(record);
   }
 
+  /** A copy of one record, not held here. Its size is added to `bytes`. */
+  copy(record: unknown): unknown {
+    const size = flatSize(record);
+    if (size >= 0) {
+      this.bytes += size;
+      return copyFlat(record);
+    }
+    this.appendDeep(record);
+    return this.copies.pop();
+  }
+
   /** The copies; nothing is left of them here. */
   finish(): readonly unknown[] {
     const { copies } = this;
@@ -97,4 +108,9 @@ function copyFlat(record: unknown): unknown {
   const copy: unknown[] = [];
   for (let i = 0; i < record.length; i++) copy.push(record[i]);
   return copy;
+}
+
+/** A record of its own, equal to the given one. Throws for a record that no codec would take. */
+export function copyRecord(record: unknown): unknown {
+  return new RecordCopies().copy(record);
 }

@@ -1,5 +1,6 @@
 import { MillraceError } from '../kernel/errors.ts';
 import type { ChannelMessage } from './channel-message.ts';
+import type { DirectLine } from './direct-line.ts';
 
 /** Whoever takes the messages out: a local channel or the endpoint of a connection. */
 export interface SubpartitionReader {
@@ -28,6 +29,8 @@ export class Subpartition {
   private wasRead = false;
   private failure: Error | undefined;
   private ended = false;
+  /** Past the queue, for a consumer in this thread. */
+  line: DirectLine | undefined;
 
   constructor(
     readonly description: string,
@@ -48,7 +51,13 @@ export class Subpartition {
     return this.failure !== undefined || (this.ended && this.queue.length === 0);
   }
 
+  /** Whether what is pushed will be read. */
+  get open(): boolean {
+    return this.failure === undefined && !this.ended;
+  }
+
   push(message: ChannelMessage): void {
+    this.line?.close();
     if (this.failure !== undefined || this.ended) return;
     this.ended = message.kind === 'end-of-stream';
     this.queue.push(message);

@@ -1,5 +1,6 @@
 import { assert } from '../kernel/assert.ts';
 import type { CellLayout, RowSink } from './cells.ts';
+import type { Unpack } from './heap-sums.ts';
 import type { CanonicalKey } from './key-group-hash.ts';
 import { agedRow, EXPIRED, type Expiry } from './stamped.ts';
 
@@ -30,6 +31,8 @@ export class CellGroup {
   /** Removed ones that still take a place in `cells`. */
   private dead = 0;
   private readonly views: CellsView[] = [];
+  /** Of running sums: what a number in a cell stands for. */
+  unpack: Unpack | undefined;
   /** When a cell was last removed: what the cells that are left do not tell. */
   private removedAt = NO_CUT;
 
@@ -59,7 +62,7 @@ export class CellGroup {
   }
 
   *values(): Generator<unknown> {
-    for (const cell of this.cells) if (cell.epoch !== DEAD) yield cell.value;
+    for (const cell of this.cells) if (cell.epoch !== DEAD) yield this.unpacked(cell.key, cell.value);
   }
 
   add(cell: Cell): void {
@@ -171,14 +174,14 @@ export class CellGroup {
     for (let cell = this.nextCell(walk); cell !== undefined; cell = this.nextCell(walk)) {
       if (cell.epoch <= view.cut) {
         this.written(cell, view);
-        single(cell.key, cell.value, view, sink);
+        single(cell.key, this.unpacked(cell.key, cell.value), view, sink);
       }
       if (--budget.left === 0) return false;
     }
     // From here on no cell is as old as the cut, so `saved` grows no more.
     walk.saved ??= (view.saved ?? NOTHING_SAVED).entries();
     for (const [key, value] of walk.saved) {
-      single(key, value, view, sink);
+      single(key, this.unpacked(key, value), view, sink);
       if (--budget.left === 0) return false;
     }
     return true;
@@ -277,6 +280,10 @@ export class CellGroup {
       }
       if (--budget.left <= 0) return false;
     }
+  }
+
+  private unpacked(key: CanonicalKey, value: unknown): unknown {
+    return typeof value === 'number' && this.unpack !== undefined ? this.unpack(key, value) : value;
   }
 
   /** E4. Raising the epoch hides the cell from older views as a change would. */

@@ -54,6 +54,7 @@ export class HeapSingleCells extends HeapCells implements SingleCells, ValueStat
     const cell = this.find();
     if (cell === undefined) return undefined;
     const { value } = cell;
+    if (typeof value === 'number' && this.table.unpack !== undefined) return this.table.unpack(cell.key, value);
     if (cell.epoch <= this.table.epochs.needed && isMutable(value)) return this.table.release(cell);
     return value;
   }

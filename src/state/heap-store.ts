@@ -3,6 +3,7 @@ import type { KeyGroupRange } from '../contracts/key-groups.ts';
 import { type CellsView, type CellsWalk, endEpoch, type Epochs, NO_CUT } from './cell-group.ts';
 import type { ListCells, MapCells, RowSink, SingleCells, StateKind } from './cells.ts';
 import { type CurrentKey, HeapListCells, HeapMapCells, HeapSingleCells } from './heap-cells.ts';
+import { HeapSums } from './heap-sums.ts';
 import { type HeapTable, HeapTables } from './heap-table.ts';
 import type { CanonicalKey } from './key-group-hash.ts';
 import type { StateView, StateViews } from './keyed-snapshot.ts';
@@ -41,6 +42,10 @@ export class HeapStore implements KeyedStore {
 
   single(name: string): SingleCells {
     return new HeapSingleCells(this.tableOf(name), this.current);
+  }
+
+  sums(name: string, field: string | number): HeapSums {
+    return new HeapSums(this.tableOf(name), this.current, field);
   }
 
   list(name: string): ListCells {

@@ -4,6 +4,7 @@ import type { KeyGroupRange } from '../contracts/key-groups.ts';
 import { type CellLayout, layoutOf, type StateKind } from './cells.ts';
 import { Cell, CellGroup, DEAD, type Epochs, hiddenFrom, mapOf } from './cell-group.ts';
 import { type CanonicalKey, keyGroupForCanonical } from './key-group-hash.ts';
+import type { Unpack } from './heap-sums.ts';
 import { KeyIndex } from './key-index.ts';
 import { SizeEstimate } from './size-estimate.ts';
 import { type Aging, type Expiry, isExpired } from './stamped.ts';
@@ -26,6 +27,10 @@ export class HeapTable {
   readonly groups: readonly CellGroup[];
   /** How long values live; known once the state is asked for. Undefined: for ever. */
   aging: Aging | undefined;
+  /** Of running sums: what a number in a cell stands for. See `HeapSums`. */
+  unpack: Unpack | undefined;
+  /** Tells the form of packed records from others. */
+  packedForm: string | undefined;
   /** Whether values with a stamp were restored, and without. */
   sawStamps = false;
   sawUnstamped = false;
@@ -59,6 +64,13 @@ export class HeapTable {
 
   expiry(): Expiry | undefined {
     return this.aging?.expiry();
+  }
+
+  /** From now on numbers in cells stand for records. Once. */
+  packAs(form: string, unpack: Unpack): void {
+    this.packedForm = form;
+    this.unpack = unpack;
+    for (const group of this.groups) group.unpack = unpack;
   }
 
   find(key: CanonicalKey): Cell | undefined {

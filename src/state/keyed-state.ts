@@ -15,6 +15,7 @@ import type {
   ListStateDescription,
   MapState,
   MapStateDescription,
+  PackedSums,
   PendingSnapshot,
   ReducingState,
   ReducingStateDescription,
@@ -37,6 +38,8 @@ export interface KeyedStore extends CellsFactory, RestoreTarget {
   restored(): number;
   /** Fixes the content as of now. */
   cut(): { readonly cut: number; readonly views: StateViews };
+  /** Where a state's sums can be kept as numbers. */
+  sums?(name: string, field: string | number): PackedSums;
   readonly size: number;
   readonly estimatedBytes: number;
   /** What was cut and not yet closed stays readable. */
@@ -115,6 +118,10 @@ export class KeyedState implements KeyedStateBackend {
 
   valueState<T>(state: string | ValueStateDescription): ValueState<T> {
     return this.states.value(state);
+  }
+
+  packedSums(name: string, field: string | number): PackedSums | undefined {
+    return this.store.sums?.(name, field);
   }
 
   listState<T>(state: string | ListStateDescription): ListState<T> {

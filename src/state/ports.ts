@@ -12,6 +12,11 @@ export interface KeyedStateBackend {
    * `INVALID_ARGUMENT` for an impossible description.
    */
   valueState<T>(state: string | ValueStateDescription): ValueState<T>;
+  /**
+   * For a value state that holds running sums in the field of that name, and is used with strings and
+   * numbers as keys: a shorter way to most of its values. Undefined where there is none.
+   */
+  packedSums(name: string, field: string | number): PackedSums | undefined;
   listState<T>(state: string | ListStateDescription): ListState<T>;
   mapState<K, V>(state: string | MapStateDescription): MapState<K, V>;
   reducingState<T>(state: ReducingStateDescription<T>): ReducingState<T>;
@@ -39,6 +44,18 @@ export interface KeyedStateBackend {
   /** Memory held, roughly, without what waits to be collected. Cheap enough for every batch of records. */
   estimatedBytes(): number;
   dispose(): void;
+}
+
+/** Sums whose records hold nothing but the key and the sum. Does not use the current key, but for `pack`. */
+export interface PackedSums {
+  /** False: none of the records has such a form. */
+  readonly usable: boolean;
+  /** The new sum; undefined when the key's record is not packed, and nothing was done. */
+  add(key: string | number, amount: number): number | undefined;
+  /** A new record of a key that is packed. */
+  unpack(key: string | number, sum: number): unknown;
+  /** The value of the current key has been updated: packs it, if it can. */
+  pack(): void;
 }
 
 export interface SnapshotOptions {

@@ -1,6 +1,7 @@
+import type { DirectLine } from '../exchange/direct-line.ts';
 import type { Collector, KeySelector, ReduceFunction } from '../api/functions.ts';
 import type { SinkWriter } from '../api/sink.ts';
-import type { KeyedStateBackend, ValueState } from '../state/ports.ts';
+import type { KeyedStateBackend, PackedSums, ValueState } from '../state/ports.ts';
 import type { OperatorSite } from './operator-error.ts';
 
 /**
@@ -14,7 +15,12 @@ export type ChainStep =
   | { readonly kind: 'flatMap'; readonly fn: (value: unknown) => Iterable<unknown> }
   | { readonly kind: 'filter'; readonly fn: (value: unknown) => boolean }
   /** One result per record; the operator behind it wraps its own errors. */
-  | { readonly kind: 'reduce'; readonly apply: (value: unknown) => unknown; readonly keyed?: () => KeyedReduce }
+  | {
+      readonly kind: 'reduce';
+      readonly apply: (value: unknown) => unknown;
+      readonly keyed?: () => KeyedReduce;
+      readonly sumOf?: string | number | undefined;
+    }
   /** `writer`: what `write` and the task's looks at the sink come down to, for a chain that does both by itself. */
   | {
       readonly kind: 'write';
@@ -28,10 +34,14 @@ export interface KeyedReduce {
   readonly fn: ReduceFunction<unknown>;
   readonly backend: KeyedStateBackend;
   readonly state: ValueState<unknown>;
+  /** When `fn` adds up numbers of a field, and the state has a shorter way for that. */
+  readonly sums?: { readonly field: string | number; readonly cells: PackedSums } | undefined;
 }
 
 /** Takes records that leave the task. */
 export interface RecordOutput {
+  /** While it has credit, a chain may give its records to `receive` instead, each at the price of one. */
+  readonly line?: DirectLine | undefined;
   emit(record: unknown): void;
 }
 
@@ -54,6 +64,8 @@ export interface ChainSpec {
   readonly shouldPause: (elements?: number) => boolean;
   /** How many of the outputs are full, for a chain that asks less often and looks at this in between. */
   readonly room?: { readonly full: number };
+  /** Whether outputs or sinks have no room; what `shouldPause` asks, but for the clock. */
+  readonly blocked?: () => boolean;
 }
 
 export interface Chain {
@@ -64,6 +76,10 @@ export interface Chain {
    * nothing more should come for now; gives the index of the next.
    */
   processRange(records: readonly unknown[], from: number, to: number): number;
+  /** For one producer in this thread: a function that takes a record at once and never throws. */
+  receiver(ends: ReceiverEnds): (record: unknown) => void;
+  /** What the chain does first may keep records and change them. */
+  readonly keepsRecords: boolean;
   /** Takes what a source emits. */
   readonly collector: ChainCollector;
   /** Some flatMap holds elements that are still to be emitted: nothing else may be processed before. */
@@ -72,6 +88,12 @@ export interface Chain {
   resume(): void;
   /** Ends iterations that will never be resumed. */
   close(): void;
+}
+
+export interface ReceiverEnds {
+  failed(error: unknown): void;
+  /** Behind a record after which no other may come for now. */
+  full(): void;
 }
 
 export interface ChainCollector extends Collector<unknown> {

@@ -1,5 +1,6 @@
 import { unreachable } from '../kernel/assert.ts';
 import type { ChannelMessage, CheckpointBarrier } from '../exchange/channel-message.ts';
+import type { DirectLine } from '../exchange/direct-line.ts';
 import type { InputChannel } from '../exchange/input-channel.ts';
 import type { AlignerEffect, BarrierAligner } from './barrier-aligner.ts';
 import { MAX_WATERMARK } from './time/element.ts';
@@ -89,6 +90,21 @@ export class InputGate {
       this.control(index, message, nowMs);
       channel.input?.processed();
       this.enqueue(index);
+    }
+  }
+
+  /** Of channels whose producers run in this thread. Once all channels have their input. */
+  lines(): readonly { readonly channel: number; readonly line: DirectLine }[] {
+    return this.channels.flatMap(({ input }, channel) =>
+      input?.line === undefined ? [] : [{ channel, line: input.line }],
+    );
+  }
+
+  /** There is nothing left to take and to do: producers in this thread need not wait for another slice. */
+  openLines(): void {
+    if (this.ready.length > 0 || this.events.length > 0) return;
+    for (const { input, blocked, endOfData } of this.channels) {
+      if (!blocked && !endOfData) input?.line?.offer();
     }
   }
 

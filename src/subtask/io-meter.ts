@@ -1,4 +1,5 @@
 import type { IoMetrics } from '../contracts/task.ts';
+import type { DirectLine } from '../exchange/direct-line.ts';
 
 /** Why a task does not run now. `yielded` counts as busy: it has work and waits for its turn. */
 export type Waiting = 'idle' | 'backpressured' | 'yielded';
@@ -9,6 +10,8 @@ export class IoMeter {
   writeRecords = 0;
   readBytes = 0;
   writeBytes = 0;
+  /** Over which records may have gone that are not counted yet. */
+  readonly lines: DirectLine[] = [];
   private busyMs = 0;
   private idleMs = 0;
   private backPressuredMs = 0;
@@ -34,6 +37,7 @@ export class IoMeter {
 
   report(nowMs: number): IoMetrics {
     if (this.sinceMs !== undefined) this.settle(nowMs);
+    for (const line of this.lines) line.settle();
     return {
       readRecords: this.readRecords,
       writeRecords: this.writeRecords,

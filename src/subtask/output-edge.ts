@@ -1,4 +1,5 @@
 import type { ChannelMessage } from '../exchange/channel-message.ts';
+import { DirectLine } from '../exchange/direct-line.ts';
 import { NO_PAYLOAD } from '../exchange/frame.ts';
 import { RecordCopies } from '../exchange/record-copies.ts';
 import type { RecordCodec, RecordEncoder } from '../exchange/record-codec.ts';
@@ -8,6 +9,7 @@ import type { RecordOutput } from './chain.ts';
 import type { IoMeter } from './io-meter.ts';
 import { type OperatorSite, userCodeError } from './operator-error.ts';
 import type { SelectSubpartition } from './partitioner.ts';
+import type { Element } from './time/element.ts';
 import type { TimeSignal } from './time/timed-operator.ts';
 
 export interface BatchLimits {
@@ -27,8 +29,8 @@ export interface OutputEdgeSpec {
   readonly local?: readonly boolean[];
   readonly limits: BatchLimits;
   readonly meter: IoMeter;
-  /** Watermarks travel on this edge. */
-  readonly eventTime?: boolean;
+  /** Set where event time travels on this edge: what is said there of the record in hand. */
+  readonly element?: Element | undefined;
   /** A record has entered an open batch: someone must see to it that it leaves in time. */
   readonly onBuffered: () => void;
 }
@@ -38,30 +40,42 @@ interface OpenBatch {
   /** Copies when the one consumer is in this thread. */
   readonly encoder: RecordEncoder | RecordCopies;
   readonly targets: readonly Subpartition[];
+  /** Past the batch, to a consumer in this thread. */
+  readonly line: DirectLine | undefined;
 }
 
 /** Sends the records of one edge to its subpartitions, in batches. */
 export class OutputEdge implements RecordOutput {
+  /** For a chain that uses it by itself: set where there is nothing to choose. */
+  readonly line: DirectLine | undefined;
   private readonly batches: readonly OpenBatch[];
   private readonly select: (record: unknown) => number;
+  /** For looks at records that go over a line. */
+  private readonly looked = new RecordCopies();
 
   constructor(private readonly spec: OutputEdgeSpec) {
     const { select, subpartitions, codec, local } = spec;
-    const open = (targets: readonly Subpartition[], isLocal: boolean): OpenBatch => ({
-      encoder: isLocal && codec.copyable === true ? new RecordCopies() : codec.createEncoder(),
-      targets,
-    });
+    const open = (targets: readonly Subpartition[], isLocal: boolean): OpenBatch => {
+      const encoder = isLocal && codec.copyable === true ? new RecordCopies() : codec.createEncoder();
+      return { encoder, targets, line: isLocal ? this.createLine(targets, encoder) : undefined };
+    };
     // A broadcast record is encoded once; the subpartitions share the bytes. Copies they could not share.
     this.batches =
       select === 'all'
         ? [open(subpartitions, false)]
         : subpartitions.map((subpartition, i) => open([subpartition], local?.[i] === true));
     this.select = select === 'all' ? () => 0 : select;
+    this.line = this.batches.length === 1 ? this.batches[0]?.line : undefined;
   }
 
   emit(record: unknown): void {
-    const batch = this.append(record);
-    const { encoder } = batch;
+    const batch = this.choose(record);
+    const { encoder, line } = batch;
+    if (line?.isOpen === true) {
+      this.pass(line, record);
+      return;
+    }
+    this.append(encoder, record);
     this.spec.meter.writeRecords++;
     const { limits } = this.spec;
     if (encoder.bytes >= limits.batchBytes || encoder.records >= limits.batchRecords) this.send(batch);
@@ -79,6 +93,10 @@ export class OutputEdge implements RecordOutput {
     }
   }
 
+  deadline(deadlineMs: number): void {
+    for (const { line } of this.batches) line?.deadline(deadlineMs);
+  }
+
   get buffered(): boolean {
     return this.batches.some(({ encoder }) => encoder.records > 0);
   }
@@ -90,20 +108,66 @@ export class OutputEdge implements RecordOutput {
 
   /** Event time has come this far: behind every record emitted so far. */
   signal(signal: TimeSignal): void {
-    if (this.spec.eventTime !== true) return;
+    if (this.spec.element === undefined) return;
     this.broadcast({ kind: 'watermark', timestampMs: signal === 'idle' ? Number.NaN : signal });
   }
 
-  private append(record: unknown): OpenBatch {
+  private choose(record: unknown): OpenBatch {
     try {
       const batch = this.batches[this.select(record)];
       if (batch === undefined) throw new MillraceError('INTERNAL', `edge ${this.spec.edgeId} has no such subpartition`);
-      batch.encoder.append(record);
       return batch;
     } catch (error) {
-      // A key selector that throws, a key or a record that is not plain data.
+      // A key selector that throws, or a key that is none.
       throw userCodeError(this.spec.site, error, record);
     }
+  }
+
+  private append(encoder: RecordEncoder | RecordCopies, record: unknown): void {
+    try {
+      encoder.append(record);
+    } catch (error) {
+      // A record that is not plain data.
+      throw userCodeError(this.spec.site, error, record);
+    }
+  }
+
+  /** Over the line: the same record, unless its consumer needs one of its own. Now and then it is looked at all the same. */
+  private pass(line: DirectLine, record: unknown): void {
+    const { looked } = this;
+    let copy: unknown;
+    try {
+      looked.bytes = 0;
+      copy = looked.copy(record);
+    } catch (error) {
+      throw userCodeError(this.spec.site, error, record);
+    }
+    if (line.needsCopies) {
+      line.passed(1, looked.bytes);
+      line.receive(copy);
+    } else {
+      line.grant(looked.bytes);
+      line.receive(record);
+    }
+  }
+
+  private createLine(targets: readonly Subpartition[], encoder: RecordEncoder | RecordCopies): DirectLine {
+    const line = new DirectLine();
+    const { meter, element } = this.spec;
+    line.produce({
+      element,
+      prepare: () => {
+        this.flush(true);
+        return encoder.records === 0 && targets.every(({ queued, open }) => queued === 0 && open);
+      },
+      sent: (records, bytes) => {
+        meter.writeRecords += records;
+        meter.writeBytes += bytes;
+      },
+    });
+    meter.lines.push(line);
+    for (const target of targets) target.line = line;
+    return line;
   }
 
   private send({ encoder, targets }: OpenBatch): void {

@@ -1,5 +1,5 @@
 import { unreachable } from '../kernel/assert.ts';
-import type { Chain, ChainCollector, ChainFactory, ChainNode, ChainSpec } from './chain.ts';
+import type { Chain, ChainCollector, ChainFactory, ChainNode, ChainSpec, ReceiverEnds } from './chain.ts';
 import { asyncFunctionError, type OperatorSite, userCodeError } from './operator-error.ts';
 import { PausableFlatMap } from './pausable-flat-map.ts';
 
@@ -35,6 +35,23 @@ class PushChain implements Chain {
       if (this.paused || this.spec.shouldPause()) return i;
     }
     return to;
+  }
+
+  get keepsRecords(): boolean {
+    return false;
+  }
+
+  receiver({ failed, full }: ReceiverEnds): (record: unknown) => void {
+    const { head, spec } = this;
+    return (record) => {
+      try {
+        head(record);
+      } catch (error) {
+        failed(error);
+        return;
+      }
+      if (this.paused || spec.blocked?.() === true) full();
+    };
   }
 
   get paused(): boolean {

@@ -242,9 +242,8 @@ test('one record that becomes a million is emitted as fast as it is consumed, an
   await until('everything to be full', () => slots.reports().some(({ io }) => io.backPressuredMs > 100));
   // Two channels with 4 credits and 4 queued batches of at most 1,024 each, and one open batch.
   expect(made).toBeLessThan(2 * 10 * 1_024);
-  const held = made;
-  sink.allow(5_000);
-  await until('some to be written', () => sink.written.length >= 5_000);
-  expect(made).toBeGreaterThan(held);
+  // More than all that is held, or it would depend on which consumer takes how much whether there is room again.
+  sink.allow(20_000);
+  await until('more to be written', () => sink.written.length >= 20_000);
   expect(made - sink.written.length).toBeLessThan(2 * 10 * 1_024);
 });

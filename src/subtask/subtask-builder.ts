@@ -119,7 +119,12 @@ function buildOperator(request: BuildRequest, descriptor: OperatorDescriptor, co
     case 'reduce': {
       const operator = new ReduceOperator(definition, context);
       return {
-        step: { kind: 'reduce', apply: (value) => operator.apply(value), keyed: () => operator.parts() },
+        step: {
+          kind: 'reduce',
+          apply: (value) => operator.apply(value),
+          keyed: () => operator.parts(),
+          sumOf: definition.sumOf,
+        },
         operator,
       };
     }

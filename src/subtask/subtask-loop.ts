@@ -1,8 +1,9 @@
 import type { CheckpointBarrier } from '../exchange/channel-message.ts';
+import type { DirectLine } from '../exchange/direct-line.ts';
 import type { RecordDecoder } from '../exchange/record-codec.ts';
 import { unreachable } from '../kernel/assert.ts';
 import type { Clock } from '../kernel/clock.ts';
-import type { Chain } from './chain.ts';
+import type { Chain, ReceiverEnds } from './chain.ts';
 import type { GateEvent, InputGate } from './input-gate.ts';
 import type { IoMeter, Waiting } from './io-meter.ts';
 import type { SubtaskOperator } from './operators/operator.ts';
@@ -75,8 +76,36 @@ export class SubtaskLoop implements Runnable {
   /** Behind the snapshot with which the job stops: nothing happens any more. */
   private halted = false;
   private readonly triggers: CheckpointBarrier[] = [];
+  private readonly lines: DirectLine[] = [];
 
-  constructor(private readonly spec: SubtaskLoopSpec) {}
+  constructor(private readonly spec: SubtaskLoopSpec) {
+    const { input, chain, time, meter } = spec;
+    if (input.kind !== 'gate') return;
+    for (const { channel, line } of input.gate.lines()) {
+      const ends: ReceiverEnds = {
+        // The line is closed by then: what follows waits in the queue for a slice of this task.
+        failed: (error) => {
+          line.close();
+          spec.onFailure(error);
+        },
+        full: () => {
+          line.close();
+          spec.wake();
+        },
+      };
+      line.consume({
+        receive: time === undefined ? chain.receiver(ends) : time.receiver(channel, line, ends),
+        needsCopies: chain.keepsRecords,
+        deadline: (deadlineMs) => this.beginSlice(deadlineMs),
+        received: (records, bytes) => {
+          meter.readRecords += records;
+          meter.readBytes += bytes;
+        },
+      });
+      this.lines.push(line);
+      meter.lines.push(line);
+    }
+  }
 
   /** The barrier is inserted as soon as the outputs have room. Gives the triggers given up for it. */
   trigger(barrier: CheckpointBarrier): readonly CheckpointBarrier[] {
@@ -106,6 +135,7 @@ export class SubtaskLoop implements Runnable {
   stop(): readonly CheckpointBarrier[] {
     this.stopped = true;
     this.batch = undefined;
+    for (const line of this.lines) line.close();
     try {
       this.spec.chain.close();
     } catch (error) {
@@ -120,7 +150,7 @@ export class SubtaskLoop implements Runnable {
     const { clock, meter, outputs } = this.spec;
     this.nowMs = clock.nowMs();
     meter.begin(this.nowMs);
-    this.deadlineMs = deadlineMs;
+    this.beginSlice(deadlineMs);
     let waiting: Waiting = 'idle';
     try {
       waiting = this.advance();
@@ -151,12 +181,27 @@ export class SubtaskLoop implements Runnable {
         return 'backpressured';
       }
       if (chain.paused) return 'yielded';
-      if (this.stopped || !this.step()) return 'idle';
+      if (this.stopped) return 'idle';
+      if (!this.step()) {
+        this.openLines();
+        return 'idle';
+      }
       const nowMs = clock.nowMs();
       this.adapt(nowMs - this.nowMs);
       this.nowMs = nowMs;
       if (nowMs >= this.deadlineMs) return 'yielded';
     }
+  }
+
+  private beginSlice(deadlineMs: number): void {
+    this.deadlineMs = deadlineMs;
+    this.spec.outputs.beginSlice(deadlineMs);
+  }
+
+  /** From here on producers in this thread call the chain themselves, until there is something to do here again. */
+  private openLines(): void {
+    const { input } = this.spec;
+    if (input.kind === 'gate' && this.lines.length > 0 && !this.blocked()) input.gate.openLines();
   }
 
   /** One unit of work; false when there is none. */
@@ -284,7 +329,8 @@ export class SubtaskLoop implements Runnable {
     }
   }
 
-  private blocked(): boolean {
+  /** For the chain too: outputs or sinks have no room. */
+  blocked(): boolean {
     if (!this.spec.outputs.available) return true;
     for (const sink of this.spec.sinks) if (sink.ready?.() !== undefined) return true;
     return false;

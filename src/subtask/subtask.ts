@@ -261,6 +261,7 @@ export class Subtask {
       chains: deps.chains,
       shouldPause: (elements) => loop.shouldPause(elements),
       room: this.outputs.room,
+      blocked: () => loop.blocked(),
       wake: () => this.wake(),
     });
     this.time = time;

@@ -21,8 +21,8 @@ export interface TaskChainSpec extends Omit<ChainSpec, 'nodes'> {
 
 /** A task's chain, with what goes with it where time matters. Its operators are open. */
 export function createTaskChain(spec: TaskChainSpec): { readonly chain: Chain; readonly time: TaskTime | undefined } {
-  const { nodes, shouldPause, room, eventTime, vertex, element, chains } = spec;
-  const rest = { shouldPause, ...(room === undefined ? {} : { room }) };
+  const { nodes, shouldPause, room, blocked, eventTime, vertex, element, chains } = spec;
+  const rest = { shouldPause, ...(room === undefined ? {} : { room }), ...(blocked === undefined ? {} : { blocked }) };
   if (!eventTime.vertices.has(vertex.id)) {
     // Without operators of time, as the vertex is none of its.
     return { chain: chains.create({ ...rest, nodes: nodes as readonly ChainNode[] }), time: undefined };

@@ -49,6 +49,11 @@ export class TaskOutputs implements SubpartitionWriterListener {
     }
   }
 
+  /** A slice begins: it is also that of tasks that records reach over lines. */
+  beginSlice(deadlineMs: number): void {
+    for (const edge of this.edges) edge.deadline(deadlineMs);
+  }
+
   /** Called after each slice. */
   endOfSlice(): void {
     if (this.deps.bufferTimeoutMs === 0 && this.dirty) this.flush();

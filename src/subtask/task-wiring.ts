@@ -84,7 +84,7 @@ export class TaskWiring {
         local,
         limits,
         meter,
-        eventTime,
+        element: eventTime ? time.element : undefined,
         onBuffered,
       });
       outputs.add(output);

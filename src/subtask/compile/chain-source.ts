@@ -40,7 +40,7 @@ export class ChainSource {
     return [
       `// chain of ${this.name}`,
       '"use strict";',
-      'const { nodes, room, shouldPause, HeldElements, userError, writeError, asyncError, iteratorOf } = h;',
+      'const { nodes, room, blocked, shouldPause, HeldElements, userError, writeError, asyncError, iteratorOf, own } = h;',
       'const { isArray } = Array;',
       'let tick = 0;',
       ...this.constants,
@@ -60,8 +60,14 @@ export class ChainSource {
       `try {\n${head}\n} catch (error) { this.failure = error; throw error; }`,
       '}',
       '}',
+      'function receiver(ends) {',
+      'return (record) => {',
+      `try {\n${head}\n} catch (error) { ends.failed(error); return; }`,
+      ...this.fullBehind(),
+      '};',
+      '}',
       'return {',
-      'process, processRange, collector: new Collector(),',
+      'process, processRange, receiver, keepsRecords: false, collector: new Collector(),',
       `get paused() { return ${paused}; },`,
       `resume() {${[...this.flatMaps]
         .reverse()
@@ -74,7 +80,10 @@ export class ChainSource {
 
   private constantsOf(i: number, { step, outputs }: ChainNode): void {
     const { constants } = this;
-    for (let o = 0; o < outputs.length; o++) constants.push(`const o${i}_${o} = nodes[${i}].outputs[${o}];`);
+    for (let o = 0; o < outputs.length; o++) {
+      constants.push(`const o${i}_${o} = nodes[${i}].outputs[${o}];`);
+      if (outputs[o]?.line !== undefined) constants.push(`const d${i}_${o} = o${i}_${o}.line;`);
+    }
     switch (step.kind) {
       case 'source':
         return;
@@ -87,7 +96,10 @@ export class ChainSource {
         if (step.keyed === undefined) constants.push(`const f${i} = nodes[${i}].step.apply;`);
         else
           constants.push(
-            `const { keySelector: k${i}, fn: f${i}, backend: b${i}, state: s${i} } = nodes[${i}].step.keyed();`,
+            `const { keySelector: k${i}, fn: f${i}, backend: b${i}, state: s${i}, sums: a${i} } = nodes[${i}].step.keyed();`,
+            ...(step.sumOf === undefined
+              ? []
+              : [`const c${i} = a${i} === undefined ? { usable: false } : a${i}.cells;`]),
           );
         return;
       case 'write':
@@ -130,11 +142,17 @@ export class ChainSource {
         ].join('\n');
       case 'reduce': {
         if (step.keyed === undefined) return `const ${v} = f${i}(${input});\n${this.followers(i, v, depth)}`;
-        const apply = [
-          `b${i}.setCurrentKey(k${i}(${input}));`,
+        const general = [
+          `b${i}.setCurrentKey(key);`,
           `const current = s${i}.value();`,
           `${v} = current === undefined ? ${input} : f${i}(current, ${input});`,
+          // The function may change what the state holds, but the record belongs to whoever emitted it.
+          `if (${v} === ${input} && typeof ${v} === "object") ${v} = own(${v});`,
           `s${i}.update(${v});`,
+        ];
+        const apply = [
+          `let key = k${i}(${input});`,
+          ...(step.sumOf === undefined ? general : sumInPlace(i, { input, result: v, field: step.sumOf, general })),
         ];
         return [`let ${v};`, guarded(apply.join(' '), i, input), this.followers(i, v, depth)].join('\n');
       }
@@ -154,7 +172,11 @@ export class ChainSource {
     return [
       // Braces: two followers may declare the same names.
       ...chained.map((follower) => `{ ${this.node(follower, value, depth + 1)} }`),
-      ...outputs.map((_, o) => `o${i}_${o}.emit(${value});`),
+      ...outputs.map((output, o) => {
+        const emit = `o${i}_${o}.emit(${value});`;
+        if (output.line === undefined) return emit;
+        return `if (d${i}_${o}.credit !== 0) { d${i}_${o}.credit--; d${i}_${o}.receive(${value}); } else ${emit}`;
+      }),
     ].join('\n');
   }
 
@@ -210,6 +232,12 @@ return !q${i}.paused;
     return conditions.length === 0 ? [] : [`if (${conditions.join(' || ')}) return i;`];
   }
 
+  /** As above, for a caller that passes one record. Not by the clock, which is the caller's. */
+  private fullBehind(): readonly string[] {
+    const conditions = this.tickMax === 0 ? [...this.blocked(this.flatMaps), 'blocked()'] : this.blocked(this.flatMaps);
+    return conditions.length === 0 ? [] : [`if (${conditions.join(' || ')}) ends.full();`];
+  }
+
   /**
    * Whether to stop after an element. Full outputs and paused flatMaps further on are looked at every
    * time; the rest (the clock) every few elements, and again each time until the answer was heeded.
@@ -245,6 +273,42 @@ return !q${i}.paused;
 const TICKS_MAX = 15;
 /** Operators nested in one function. */
 const DEPTH_MAX = 24;
+
+/**
+ * A sum whose state holds it as a number is changed there, and a record is made for those downstream alone.
+ * Everything else, also whatever is going to fail, goes the general way.
+ */
+function sumInPlace(
+  i: number,
+  spec: {
+    readonly input: string;
+    readonly result: string;
+    readonly field: string | number;
+    readonly general: readonly string[];
+  },
+): readonly string[] {
+  const { input, result, field, general } = spec;
+  return [
+    'let sum;',
+    `if (c${i}.usable) {`,
+    `const amount = ${input}?.[${JSON.stringify(field)}];`,
+    'if (typeof amount === "number") {',
+    `if (typeof key === "string") sum = c${i}.add(key, amount);`,
+    // -0 is the same key as 0, and the state knows it as 0.
+    `else if (typeof key === "number") { key += 0; sum = c${i}.add(key, amount); }`,
+    '}',
+    '}',
+    `if (sum !== undefined) ${result} = ${unpacked(i, field)};`,
+    `else { ${general.join(' ')} if (c${i}.usable) c${i}.pack(); }`,
+  ];
+}
+
+/** What is packed of a tuple can only be a pair. */
+function unpacked(i: number, field: string | number): string {
+  if (field === 0) return '[sum, key]';
+  if (field === 1) return '[key, sum]';
+  return `c${i}.unpack(key, sum)`;
+}
 
 function guarded(statements: string, i: number, input: string): string {
   return `try { ${statements} } catch (error) { throw userError(${i}, error, ${input}); }`;

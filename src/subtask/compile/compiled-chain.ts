@@ -1,3 +1,4 @@
+import { copyRecord } from '../../exchange/record-copies.ts';
 import type { Chain, ChainFactory, ChainNode, ChainSpec } from '../chain.ts';
 import { asyncFunctionError, recordError, userCodeError } from '../operator-error.ts';
 import { iterableResults } from '../pausable-flat-map.ts';
@@ -30,11 +31,14 @@ type Compiled = (helpers: Helpers) => Chain;
 interface Helpers {
   readonly nodes: readonly ChainNode[];
   readonly room: { readonly full: number };
+  readonly blocked: () => boolean;
   readonly shouldPause: (elements?: number) => boolean;
   readonly HeldElements: typeof HeldElements;
   readonly userError: (node: number, error: unknown, record: unknown) => Error;
   readonly writeError: (node: number, error: unknown, record: unknown) => Error;
   readonly asyncError: (node: number, promise: Promise<unknown>, record: unknown) => Error;
+  /** A copy that is nobody else's. */
+  readonly own: (record: unknown) => unknown;
   readonly iteratorOf: (node: number, results: unknown, record: unknown) => Iterator<unknown>;
 }
 
@@ -43,14 +47,16 @@ const ALWAYS_ROOM = { full: 0 };
 /** V8 keeps the code of equal texts, and with it what it has learnt: no two texts may be equal. */
 let compiled = 0;
 
-function compile({ nodes, room = ALWAYS_ROOM, shouldPause }: ChainSpec): Chain {
+function compile({ nodes, room = ALWAYS_ROOM, shouldPause, blocked = () => false }: ChainSpec): Chain {
   const site = (i: number) => (nodes[i] as ChainNode).site;
   const text = new ChainSource(nodes, `number ${compiled++}`).toString();
   const create = new Function('h', text) as Compiled;
   return create({
     nodes,
     room,
+    blocked,
     shouldPause,
+    own: copyRecord,
     HeldElements,
     userError: (i, error, record) => userCodeError(site(i), error, record),
     writeError: (i, error, record) => recordError(site(i), 'to write', error, record),

@@ -45,6 +45,8 @@ const SCHEDULE_MS_MAX = 1_000_000_000;
 export class KeyedProcessOperator implements SubtaskOperator, TimedOperator {
   readonly site: OperatorSite;
   readonly makesWatermarks = false;
+  /** What goes into a state belongs to it. */
+  readonly keepsRecords = true;
   private output: TimedOperatorOutput | undefined;
   private backend: KeyedStateBackend | undefined;
   private checkpointed: CheckpointedState | undefined;

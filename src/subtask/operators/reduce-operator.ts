@@ -1,5 +1,6 @@
 import type { OperatorDefinition } from '../../api/operator-definition.ts';
 import type { KeyedStateBackend, SnapshotOptions, ValueState } from '../../state/ports.ts';
+import { copyRecord } from '../../exchange/record-copies.ts';
 import { present } from '../../kernel/assert.ts';
 import type { KeyedReduce } from '../chain.ts';
 import { type OperatorSite, userCodeError } from '../operator-error.ts';
@@ -30,9 +31,16 @@ export class ReduceOperator implements SubtaskOperator {
 
   /** What {@link apply} works with. Once it is open. */
   parts(): KeyedReduce {
-    const { keySelector, fn } = this.definition;
+    const { keySelector, fn, sumOf } = this.definition;
     const backend = present(this.backend, 'the state of an open operator');
-    return { keySelector, fn, backend, state: present(this.state, 'the state of an open operator') };
+    const cells = sumOf === undefined ? undefined : backend.packedSums(STATE_NAME, sumOf);
+    return {
+      keySelector,
+      fn,
+      backend,
+      state: present(this.state, 'the state of an open operator'),
+      ...(sumOf === undefined || cells === undefined ? {} : { sums: { field: sumOf, cells } }),
+    };
   }
 
   apply(value: unknown): unknown {
@@ -40,7 +48,9 @@ export class ReduceOperator implements SubtaskOperator {
     try {
       (this.backend as KeyedStateBackend).setCurrentKey(this.definition.keySelector(value));
       const current = state.value();
-      const next = current === undefined ? value : this.definition.fn(current, value);
+      let next = current === undefined ? value : this.definition.fn(current, value);
+      // The function may change what the state holds, but the record belongs to whoever emitted it.
+      if (next === value && typeof next === 'object') next = copyRecord(next);
       state.update(next);
       return next;
     } catch (error) {

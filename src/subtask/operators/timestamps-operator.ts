@@ -10,6 +10,7 @@ import type { TimedOperator, TimedOperatorOutput, TimeSignal } from '../time/tim
  */
 export class TimestampsOperator implements TimedOperator {
   readonly makesWatermarks = true;
+  readonly keepsRecords = false;
   private output: TimedOperatorOutput | undefined;
   private greatestMs = MIN_WATERMARK;
   private emittedMs = MIN_WATERMARK;

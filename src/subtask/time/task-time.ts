@@ -1,4 +1,6 @@
 import { type Clock, every, type Timer } from '../../kernel/clock.ts';
+import type { ReceiverEnds } from '../chain.ts';
+import { type Element, NO_TIMESTAMP } from './element.ts';
 import type { TimedChain } from './timed-chain.ts';
 import { type ValveOutput, WatermarkValve } from './watermark-valve.ts';
 
@@ -7,7 +9,7 @@ export interface TaskTimeSpec {
   readonly chain: TimedChain;
   /** Which input of the head operator each channel feeds. */
   readonly inputOf: readonly number[];
-  readonly element: { input: number };
+  readonly element: Element;
   /** 0: watermarks only at the end of the data. */
   readonly watermarkIntervalMs: number;
   /** Whether this task makes watermarks. */
@@ -78,6 +80,24 @@ export class TaskTime {
   ): number {
     this.spec.element.input = this.spec.inputOf[batch.channel] ?? 0;
     return this.spec.chain.processTimed(batch.records, batch.timestamps, from, to);
+  }
+
+  /** As the loop's, for a producer in this thread: `line` knows when its record happened. */
+  receiver(
+    channel: number,
+    line: { readonly element: { readonly timestampMs: number } | undefined },
+    ends: ReceiverEnds,
+  ): (record: unknown) => void {
+    const { element, chain } = this.spec;
+    const input = this.spec.inputOf[channel] ?? 0;
+    const receive = chain.receiver(ends);
+    const from = line.element;
+    return (record) => {
+      element.input = input;
+      element.timestampMs = from === undefined ? NO_TIMESTAMP : from.timestampMs;
+      receive(record);
+      element.timestampMs = NO_TIMESTAMP;
+    };
   }
 
   /** All data has been processed: event time is at its end. Once. */

@@ -1,4 +1,4 @@
-import type { Chain, ChainFactory, ChainNode, ChainSpec, ChainStep, RecordOutput } from '../chain.ts';
+import type { Chain, ChainFactory, ChainNode, ChainSpec, ChainStep, ReceiverEnds, RecordOutput } from '../chain.ts';
 import type { OperatorSite } from '../operator-error.ts';
 import { type Element, MAX_WATERMARK, NO_TIMESTAMP } from './element.ts';
 import type { TimedOperator, TimeSignal } from './timed-operator.ts';
@@ -90,6 +90,25 @@ export class TimedChain implements Chain {
     }
     element.timestampMs = NO_TIMESTAMP;
     return next;
+  }
+
+  get keepsRecords(): boolean {
+    const { step } = this.spec.nodes[0] as TimedNode;
+    return step.kind === 'timed' && step.operator.keepsRecords;
+  }
+
+  receiver({ failed, full }: ReceiverEnds): (record: unknown) => void {
+    const head = this.pushes[0] as Push;
+    const { spec } = this;
+    return (record) => {
+      try {
+        head(record);
+      } catch (error) {
+        failed(error);
+        return;
+      }
+      if (this.paused || spec.blocked?.() === true) full();
+    };
   }
 
   /** Event time has come to the head of the chain. */

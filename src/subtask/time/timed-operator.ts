@@ -23,6 +23,8 @@ export interface TimedOperator {
    * the same watermark before anything else is.
    */
   advance(watermarkMs: number): boolean;
+  /** It may keep records and change them: it must be given its own. */
+  readonly keepsRecords: boolean;
   /** Whether signals from upstream go on downstream, or this operator makes its own. */
   readonly makesWatermarks: boolean;
   /** Called every watermark interval: what the operator has to say about time by now. */
