@@ -54,10 +54,11 @@ export function retainOps(deps: StoreDeps, jobId: JobId, { entry, record }: Chec
 
 const NOTHING: ReadonlySet<string> = new Set();
 
-/** Metadata that running jobs were told to start from: another may do so from what this one has claimed. */
-async function restoredByJobs(deps: StoreDeps): Promise<ReadonlySet<string>> {
+/** Metadata that other running jobs were told to start from: they may do so from what this one has claimed. */
+async function restoredByOthers(deps: StoreDeps, jobId: JobId): Promise<ReadonlySet<string>> {
   const { entries } = await deps.coordination.list(deps.keys.jobs);
-  return new Set(entries.flatMap((entry) => decodeRecord(JOB_RECORD, entry).restoreKey ?? []));
+  const records = entries.map((entry) => decodeRecord(JOB_RECORD, entry));
+  return new Set(records.flatMap((record) => (record.jobId === jobId ? [] : (record.restoreKey ?? []))));
 }
 
 /**
@@ -73,7 +74,7 @@ export async function objectsOnlyOf(
 ): Promise<readonly string[] | undefined> {
   try {
     const doomed = new Set<string>();
-    const others = gone.some(({ record }) => record.claimed === true) ? await restoredByJobs(deps) : NOTHING;
+    const others = gone.some(({ record }) => record.claimed === true) ? await restoredByOthers(deps, jobId) : NOTHING;
     const going = gone.filter(({ record }) => !others.has(record.metadata.objectKey));
     for (const { record } of going) {
       // State under another job's prefix is that job's (or the sweeper's) to remove. A savepoint's folder is its own.
