@@ -149,7 +149,7 @@ export class CheckpointDriver {
   acknowledge(ack: CheckpointAck): AckOutcome {
     const outcome = classifyAck(this.state, ack);
     const wallMs = this.deps.clock.wallMs();
-    if (outcome === 'acked') this.history.acknowledged(ack.checkpointId, ack.stateBytes, wallMs);
+    if (outcome === 'acked') this.history.acknowledged(ack, wallMs);
     else this.deps.log.debug({ ...facts(ack), outcome }, 'acknowledgement does not count');
     this.step({ kind: 'acknowledged', ack });
     return outcome;
@@ -260,7 +260,7 @@ export class CheckpointDriver {
     if (run === undefined) return;
     const timestampMs = clock.wallMs();
     this.triggerWallMs.set(checkpoint.id, timestampMs);
-    this.history.triggered(checkpoint, timestampMs);
+    this.history.triggered(checkpoint, this.state.run, timestampMs);
     log.debug(
       { checkpointId: checkpoint.id, final: checkpoint.final, sources: targets.length },
       'checkpoint triggered',

@@ -1,6 +1,26 @@
 import type { CompletedCheckpoint } from '../contracts/checkpoint.ts';
-import { type CheckpointEntry, type CheckpointsView, NO_CHECKPOINTS } from '../contracts/views.ts';
-import type { PendingCheckpoint } from './coordinator-state.ts';
+import type { CheckpointAck } from '../contracts/task.ts';
+import {
+  type CheckpointEntry,
+  type CheckpointsView,
+  type CheckpointTaskEntry,
+  NO_CHECKPOINTS,
+} from '../contracts/views.ts';
+import type { VertexId } from '../kernel/ids.ts';
+import type { PendingCheckpoint, Run } from './coordinator-state.ts';
+
+const NO_TASK: CheckpointTaskEntry = { subtasks: 0, acknowledged: 0, latestAckMs: -1, stateBytes: 0, inFlightBytes: 0 };
+
+/** How many subtasks of each vertex are to take part. */
+function tasksOf({ expected }: PendingCheckpoint, run: Run | undefined): NonNullable<CheckpointEntry['tasks']> {
+  const tasks: Record<VertexId, CheckpointTaskEntry> = {};
+  run?.tasks.forEach(({ vertexId }, index) => {
+    if (expected[index] !== true) return;
+    const task = tasks[vertexId] ?? NO_TASK;
+    tasks[vertexId] = { ...task, subtasks: task.subtasks + 1 };
+  });
+  return tasks;
+}
 
 /** As many as Flink shows by default (`web.checkpoints.history`). */
 const HISTORY_MAX = 10;
@@ -13,7 +33,7 @@ export class CheckpointHistory {
     return this.current;
   }
 
-  triggered(checkpoint: PendingCheckpoint, wallMs: number): void {
+  triggered(checkpoint: PendingCheckpoint, run: Run | undefined, wallMs: number): void {
     const { counts } = this.current;
     this.put(
       {
@@ -29,20 +49,34 @@ export class CheckpointHistory {
         metadataKey: undefined,
         discarded: false,
         failure: undefined,
+        stops: checkpoint.stop !== undefined,
+        tasks: tasksOf(checkpoint, run),
       },
       { counts: { ...counts, total: counts.total + 1, inProgress: counts.inProgress + 1 } },
     );
   }
 
-  acknowledged(id: number, stateBytes: number, wallMs: number): void {
-    const entry = this.find(id);
+  acknowledged({ checkpointId, vertexId, stateBytes, inFlightBytes }: CheckpointAck, wallMs: number): void {
+    const entry = this.find(checkpointId);
     if (entry === undefined) return;
+    const task = entry.tasks?.[vertexId] ?? NO_TASK;
     this.put(
       {
         ...entry,
         latestAckMs: wallMs,
         stateBytes: entry.stateBytes + stateBytes,
         acknowledged: entry.acknowledged + 1,
+        ...(inFlightBytes === undefined ? {} : { inFlightBytes: (entry.inFlightBytes ?? 0) + inFlightBytes }),
+        tasks: {
+          ...entry.tasks,
+          [vertexId]: {
+            ...task,
+            acknowledged: task.acknowledged + 1,
+            latestAckMs: wallMs,
+            stateBytes: task.stateBytes + stateBytes,
+            inFlightBytes: task.inFlightBytes + (inFlightBytes ?? 0),
+          },
+        },
       },
       {},
     );
@@ -53,6 +87,7 @@ export class CheckpointHistory {
     const { metadata, metadataKey } = checkpoint;
     const entry: CheckpointEntry | undefined = this.find(metadata.checkpointId);
     const done: CheckpointEntry = {
+      ...entry,
       id: metadata.checkpointId,
       kind: metadata.kind,
       triggerMs: metadata.triggerWallMs,

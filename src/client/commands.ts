@@ -4,7 +4,7 @@ import { MillraceError } from '../kernel/errors.ts';
 import type { Random } from '../kernel/random.ts';
 import { newJobId } from '../kernel/ids.ts';
 import { isTerminalJobStatus } from '../contracts/job-status.ts';
-import type { JobSummary, RestClient } from './rest-client.ts';
+import type { JobSummary, OperationStatus, RestClient } from './rest-client.ts';
 
 export interface ClientContext {
   readonly rest: RestClient;
@@ -22,6 +22,10 @@ export interface RunOptions {
   readonly entryClass: string | undefined;
   readonly parallelism: number | undefined;
   readonly detached: boolean;
+  /** Starts from what a savepoint or retained checkpoint holds. */
+  readonly fromSavepoint?: string | undefined;
+  readonly claimMode?: string | undefined;
+  readonly allowNonRestoredState?: boolean;
 }
 
 /** `millrace run`: packs, uploads, starts; waits for the end unless detached. Resolves with the exit code. */
@@ -36,6 +40,9 @@ export async function runJob(context: ClientContext, options: RunOptions): Promi
     programArgsList: options.args,
     ...(options.entryClass === undefined ? {} : { entryClass: options.entryClass }),
     ...(options.parallelism === undefined ? {} : { parallelism: options.parallelism }),
+    ...(options.fromSavepoint === undefined ? {} : { savepointPath: options.fromSavepoint }),
+    ...(options.claimMode === undefined ? {} : { claimMode: options.claimMode }),
+    ...(options.allowNonRestoredState === true ? { allowNonRestoredState: true } : {}),
   });
   context.print(`Job has been submitted with JobID ${jobId}`);
   // The job keeps its own reference to the bundle; the upload was only its vehicle.
@@ -88,6 +95,63 @@ export async function cancelJob(
       context.print(describe(job));
       if (job.state === 'CANCELED') return 0;
       throw new MillraceError('CONFLICT', `the job ended ${job.state} before it was cancelled`);
+    }
+    await sleep(context.clock, 200);
+  }
+}
+
+/** `millrace savepoint`: returns once the savepoint is complete, and prints where it is. */
+export async function takeSavepoint(
+  context: ClientContext,
+  jobId: string,
+  options: { readonly targetDirectory: string | undefined; readonly cancelJob: boolean },
+): Promise<number> {
+  const triggerId = await context.rest.triggerSavepoint(jobId, {
+    triggerId: context.random.hex(16),
+    ...(options.targetDirectory === undefined ? {} : { 'target-directory': options.targetDirectory }),
+    ...(options.cancelJob ? { 'cancel-job': true } : {}),
+  });
+  context.print(`Triggering savepoint for job ${jobId}.`);
+  const { location } = await resultOf(context, () => context.rest.savepointStatus(jobId, triggerId));
+  context.print(`Savepoint completed. Path: ${location}`);
+  return 0;
+}
+
+/** `millrace stop`: returns once the job has ended with its savepoint. */
+export async function stopJob(
+  context: ClientContext,
+  jobId: string,
+  options: { readonly targetDirectory: string | undefined; readonly drain: boolean },
+): Promise<number> {
+  const triggerId = await context.rest.stop(jobId, {
+    triggerId: context.random.hex(16),
+    drain: options.drain,
+    ...(options.targetDirectory === undefined ? {} : { targetDirectory: options.targetDirectory }),
+  });
+  context.print(`${options.drain ? 'Draining' : 'Suspending'} job ${jobId} with a savepoint.`);
+  const { location } = await resultOf(context, () => context.rest.savepointStatus(jobId, triggerId));
+  context.print(`Savepoint completed. Path: ${location}`);
+  return 0;
+}
+
+/** `millrace savepoint --dispose`. */
+export async function disposeSavepoint(context: ClientContext, path: string): Promise<number> {
+  const triggerId = await context.rest.disposeSavepoint(path, context.random.hex(16));
+  await resultOf(context, () => context.rest.disposalStatus(triggerId));
+  context.print(`Savepoint ${path} disposed.`);
+  return 0;
+}
+
+async function resultOf(
+  context: ClientContext,
+  ask: () => Promise<OperationStatus>,
+): Promise<NonNullable<OperationStatus['operation']>> {
+  for (;;) {
+    const { status, operation } = await ask();
+    if (status.id === 'COMPLETED') {
+      const failure = operation?.['failure-cause'];
+      if (failure !== undefined) throw new MillraceError('CONFLICT', failure['stack-trace'] ?? 'it failed');
+      return operation ?? {};
     }
     await sleep(context.clock, 200);
   }

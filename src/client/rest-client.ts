@@ -12,6 +12,15 @@ export interface JobSummary {
   readonly tasks?: Readonly<Record<string, number>>;
 }
 
+/** `GET /jobs/:id/savepoints/:triggerid` and its like. */
+export interface OperationStatus {
+  readonly status: { readonly id: 'IN_PROGRESS' | 'COMPLETED' };
+  readonly operation: {
+    readonly location?: string;
+    readonly 'failure-cause'?: { readonly 'stack-trace'?: string };
+  } | null;
+}
+
 export interface RestClientOptions {
   /** Base URLs of one or more masters; any of them answers, the next is asked when one is away. */
   readonly addresses: readonly string[];
@@ -70,6 +79,31 @@ export class RestClient {
 
   async cancel(jobId: string): Promise<void> {
     await this.json('PATCH', `/jobs/${encodeURIComponent(jobId)}?mode=cancel`);
+  }
+
+  /** The trigger id is chosen here, so that a repeated request is the same savepoint. */
+  async triggerSavepoint(jobId: string, body: object): Promise<string> {
+    return await this.trigger(`/jobs/${encodeURIComponent(jobId)}/savepoints`, body);
+  }
+
+  async stop(jobId: string, body: object): Promise<string> {
+    return await this.trigger(`/jobs/${encodeURIComponent(jobId)}/stop`, body);
+  }
+
+  async disposeSavepoint(path: string, triggerId: string): Promise<string> {
+    return await this.trigger('/savepoint-disposal', { 'savepoint-path': path, triggerId });
+  }
+
+  savepointStatus(jobId: string, triggerId: string): Promise<OperationStatus> {
+    return this.json('GET', `/jobs/${encodeURIComponent(jobId)}/savepoints/${triggerId}`);
+  }
+
+  disposalStatus(triggerId: string): Promise<OperationStatus> {
+    return this.json('GET', `/savepoint-disposal/${triggerId}`);
+  }
+
+  private async trigger(path: string, body: object): Promise<string> {
+    return (await this.json<{ 'request-id': string }>('POST', path, body))['request-id'];
   }
 
   json<T>(method: string, path: string, body?: object): Promise<T> {

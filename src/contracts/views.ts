@@ -103,6 +103,20 @@ export interface CheckpointEntry {
   readonly metadataKey: string | undefined;
   readonly discarded: boolean;
   readonly failure: string | undefined;
+  /** The job ends with it. */
+  readonly stops?: boolean;
+  /** Records that barriers overtook and that were stored; undefined: none were. */
+  readonly inFlightBytes?: number;
+  /** By vertex; what older masters wrote has none. */
+  readonly tasks?: Readonly<Record<VertexId, CheckpointTaskEntry>>;
+}
+
+export interface CheckpointTaskEntry {
+  readonly subtasks: number;
+  readonly acknowledged: number;
+  readonly latestAckMs: number;
+  readonly stateBytes: number;
+  readonly inFlightBytes: number;
 }
 
 export interface CheckpointsView {

@@ -1,10 +1,19 @@
 #!/usr/bin/env node
 import { createRequire } from 'node:module';
 import { Command, InvalidArgumentError } from 'commander';
-import { cancelJob, type ClientContext, jobStatus, listJobs, runJob } from '../client/commands.ts';
+import {
+  cancelJob,
+  type ClientContext,
+  disposeSavepoint,
+  jobStatus,
+  listJobs,
+  runJob,
+  stopJob,
+  takeSavepoint,
+} from '../client/commands.ts';
 import { parseAddresses, RestClient } from '../client/rest-client.ts';
 import { SystemClock } from '../kernel/clock.ts';
-import { asError, isMillraceError } from '../kernel/errors.ts';
+import { asError, isMillraceError, MillraceError } from '../kernel/errors.ts';
 import { SystemRandom } from '../kernel/random.ts';
 import { loadConfiguration, secretEnvironmentNames } from './config/load-config.ts';
 import type { Configuration } from './config/options.ts';
@@ -79,11 +88,21 @@ client('run', 'pack a job file and run it')
   .option('-c, --class <export>', 'exported function to run (default: main, then the default export)')
   .option('-p, --parallelism <n>', 'default parallelism of the program', positive)
   .option('-d, --detached', 'return once the job is submitted', false)
+  .option('-s, --from-savepoint <path>', 'start from a savepoint or retained checkpoint')
+  .option('--claim-mode <mode>', 'whose it is then: claim (the job removes it) or no_claim (default)')
+  .option('--allow-non-restored-state', 'drop state of operators that the program does not have any more', false)
   .action(
     async (
       file: string,
       args: string[],
-      flags: ClientFlags & { class?: string; parallelism?: number; detached: boolean },
+      flags: ClientFlags & {
+        class?: string;
+        parallelism?: number;
+        detached: boolean;
+        fromSavepoint?: string;
+        claimMode?: string;
+        allowNonRestoredState: boolean;
+      },
     ) => {
       process.exitCode = await runJob(await context(flags), {
         file,
@@ -91,6 +110,9 @@ client('run', 'pack a job file and run it')
         entryClass: flags.class,
         parallelism: flags.parallelism,
         detached: flags.detached,
+        fromSavepoint: flags.fromSavepoint,
+        claimMode: flags.claimMode,
+        allowNonRestoredState: flags.allowNonRestoredState,
       });
     },
   );
@@ -112,6 +134,32 @@ client('cancel', 'cancel a job')
   .option('-w, --wait', 'return only when the job has ended', false)
   .action(async (jobId: string, flags: ClientFlags & { wait: boolean }) => {
     process.exitCode = await cancelJob(await context(flags), jobId, { wait: flags.wait });
+  });
+
+client('savepoint', 'take a savepoint of a running job, or delete one')
+  .argument('[jobId]')
+  .argument('[directory]', 'where to; a folder under the savepoints of the cluster')
+  .option('-d, --dispose <path>', 'delete the savepoint at this path')
+  .action(
+    async (jobId: string | undefined, directory: string | undefined, flags: ClientFlags & { dispose?: string }) => {
+      if ((jobId === undefined) === (flags.dispose === undefined))
+        throw new MillraceError('INVALID_ARGUMENT', 'name either a job or, with --dispose, a savepoint to delete');
+      process.exitCode =
+        jobId === undefined
+          ? await disposeSavepoint(await context(flags), flags.dispose ?? '')
+          : await takeSavepoint(await context(flags), jobId, { targetDirectory: directory, cancelJob: false });
+    },
+  );
+
+client('stop', 'end a job with a savepoint')
+  .argument('<jobId>')
+  .option('-d, --drain', 'let windows and timers fire before: for a job that will not go on', false)
+  .option('-p, --savepoint-path <directory>', 'where to; a folder under the savepoints of the cluster')
+  .action(async (jobId: string, flags: ClientFlags & { drain: boolean; savepointPath?: string }) => {
+    process.exitCode = await stopJob(await context(flags), jobId, {
+      targetDirectory: flags.savepointPath,
+      drain: flags.drain,
+    });
   });
 
 async function context(flags: ClientFlags): Promise<ClientContext> {

@@ -239,3 +239,109 @@ test('an unexpected failure shows neither message nor stack', async () => {
   expect(answer.status).toBe(500);
   expect(JSON.stringify(answer.body)).not.toContain('secret detail');
 });
+
+describe('savepoints, stops and checkpoints on request', () => {
+  const id = 'ab'.repeat(16);
+
+  beforeEach(() => {
+    dispatcher.status = 'RUNNING';
+  });
+
+  const post = (path: string, body?: object) => call(leader, 'POST', path, body === undefined ? {} : json(body));
+
+  test.each([
+    [
+      'savepoints',
+      { 'target-directory': 'weekly', 'cancel-job': true },
+      { targetDirectory: 'weekly', cancelJob: true },
+    ],
+    ['savepoints', { 'target-directory': null, 'cancel-job': false, formatType: 'CANONICAL', triggerId: null }, {}],
+    ['savepoints', undefined, {}],
+    ['stop', { drain: true, targetDirectory: 'x' }, { stop: 'DRAIN', targetDirectory: 'x' }],
+    ['stop', { drain: false }, { stop: 'SUSPEND' }],
+    ['stop', undefined, { stop: 'SUSPEND' }],
+    ['checkpoints', { checkpointType: 'FULL' }, { full: true }],
+    ['checkpoints', { checkpointType: 'CONFIGURED' }, { full: false }],
+  ])('POST …/%s with %j is accepted with a request id', async (path, body, request) => {
+    for (const prefix of ['', '/v1']) {
+      const answer = await post(`${prefix}/jobs/${JOB_ID}/${path}`, body);
+      expect(answer.status).toBe(202);
+      expect(Object.keys(answer.body)).toEqual(['request-id']);
+      expect(dispatcher.operations.get(answer.body['request-id'] as never)?.request).toEqual(request);
+    }
+  });
+
+  test('a trigger id of the client is used, and its result told in the form of Flink', async () => {
+    const accepted = await post(`/jobs/${JOB_ID}/savepoints`, { triggerId: id });
+    expect(accepted.body).toEqual({ 'request-id': id });
+    const status = async () => (await call(leader, 'GET', `/v1/jobs/${JOB_ID}/savepoints/${id}`)).body;
+    expect(await status()).toEqual({ status: { id: 'IN_PROGRESS' }, operation: null });
+    const operation = dispatcher.operations.get(id as never);
+    if (operation === undefined) throw new Error('not begun');
+    operation.view = { status: 'COMPLETED', checkpointId: 7, location: 's3://b/savepoint-1' };
+    expect(await status()).toEqual({ status: { id: 'COMPLETED' }, operation: { location: 's3://b/savepoint-1' } });
+    operation.view = { status: 'COMPLETED', failure: { code: 'TIMEOUT', message: 'it expired' } };
+    expect(await status()).toEqual({
+      status: { id: 'COMPLETED' },
+      operation: { 'failure-cause': { class: 'millrace.TIMEOUT', 'stack-trace': 'it expired' } },
+    });
+  });
+
+  test('a checkpoint on request tells its id', async () => {
+    await post(`/jobs/${JOB_ID}/checkpoints`, { triggerId: id });
+    const operation = dispatcher.operations.get(id as never);
+    if (operation === undefined) throw new Error('not begun');
+    operation.view = { status: 'COMPLETED', checkpointId: 7 };
+    const answer = await call(leader, 'GET', `/jobs/${JOB_ID}/checkpoints/${id}`);
+    expect(answer.body).toEqual({ status: { id: 'COMPLETED' }, operation: { checkpointId: 7 } });
+  });
+
+  test('a disposal is answered 200, and ends with nothing more to say', async () => {
+    const answer = await post('/savepoint-disposal', { 'savepoint-path': 's3://b/savepoint-1', triggerId: id });
+    expect(answer).toMatchObject({ status: 200, body: { 'request-id': id } });
+    const operation = dispatcher.operations.get(id as never);
+    if (operation === undefined) throw new Error('not begun');
+    operation.view = { status: 'COMPLETED' };
+    const status = await call(leader, 'GET', `/savepoint-disposal/${id}`);
+    expect(status.body).toEqual({ status: { id: 'COMPLETED' }, operation: {} });
+  });
+
+  test.each([
+    ['POST', `/jobs/${'e'.repeat(32)}/savepoints`, {}, 404],
+    ['POST', `/jobs/${JOB_ID}/savepoints`, { 'target-directory': 'ftp://x' }, 400],
+    ['POST', `/jobs/${JOB_ID}/savepoints`, { 'target-directory': 7 }, 400],
+    ['POST', `/jobs/${JOB_ID}/savepoints`, { triggerId: 'short' }, 400],
+    ['POST', `/jobs/${JOB_ID}/savepoints`, { formatType: 'OWN' }, 400],
+    ['POST', `/jobs/${JOB_ID}/stop`, { drain: 'yes' }, 400],
+    ['POST', `/jobs/${JOB_ID}/checkpoints`, { checkpointType: 'HALF' }, 400],
+    ['POST', '/jobs/nonsense/stop', {}, 400],
+    ['POST', '/savepoint-disposal', {}, 400],
+    ['GET', `/jobs/${JOB_ID}/savepoints/${'0'.repeat(32)}`, undefined, 404],
+    ['GET', `/jobs/${JOB_ID}/savepoints/nonsense`, undefined, 400],
+    ['GET', `/jobs/${JOB_ID}/checkpoints/details/nonsense`, undefined, 400],
+  ])('%s %s with %j is refused with %i', async (method, path, body, status) => {
+    const answer = await call(leader, method, path, body === undefined ? {} : json(body));
+    expect(answer.status).toBe(status);
+    expect(answer.body).toHaveProperty('errors');
+  });
+
+  test('a job that does not run is a conflict', async () => {
+    dispatcher.status = 'FINISHED';
+    expect((await post(`/jobs/${JOB_ID}/savepoints`, {})).status).toBe(409);
+    expect((await post(`/jobs/${JOB_ID}/stop`, {})).status).toBe(409);
+  });
+
+  test('a job starts from a savepoint, claimed or not; the mode that leaves it open is refused', async () => {
+    const jar = await dispatcher.uploadJar('job.mjs', new Uint8Array([1]));
+    const run = (body: object) => post(`/jars/${jar.id}/run`, body);
+    await run({ savepointPath: 's3://b/s', claimMode: 'CLAIM', allowNonRestoredState: true });
+    await run({ savepointPath: 's3://b/s', restoreMode: 'no_claim' });
+    expect(dispatcher.runs.map(({ request }) => request)).toMatchObject([
+      { savepointPath: 's3://b/s', claimMode: 'CLAIM', allowNonRestoredState: true },
+      { savepointPath: 's3://b/s', claimMode: 'NO_CLAIM', allowNonRestoredState: false },
+    ]);
+    const legacy = await run({ savepointPath: 's3://b/s', claimMode: 'LEGACY' });
+    expect(legacy.status).toBe(400);
+    expect(JSON.stringify(legacy.body)).toContain('use CLAIM or NO_CLAIM');
+  });
+});

@@ -45,7 +45,7 @@ export function entryJson(entry: CheckpointEntry) {
     status: entry.status,
     is_savepoint: entry.kind === 'SAVEPOINT',
     savepointFormat: entry.kind === 'SAVEPOINT' ? 'CANONICAL' : null,
-    checkpoint_type: entry.kind,
+    checkpoint_type: typeOf(entry),
     trigger_timestamp: entry.triggerMs,
     latest_ack_timestamp: entry.latestAckMs,
     checkpointed_size: entry.stateBytes,
@@ -53,7 +53,7 @@ export function entryJson(entry: CheckpointEntry) {
     end_to_end_duration: durationMs(entry),
     alignment_buffered: 0,
     processed_data: 0,
-    persisted_data: 0,
+    persisted_data: entry.inFlightBytes ?? 0,
     num_subtasks: entry.subtasks,
     num_acknowledged_subtasks: entry.acknowledged,
     tasks: {},
@@ -66,6 +66,32 @@ export function entryJson(entry: CheckpointEntry) {
     case 'IN_PROGRESS':
       return common;
   }
+}
+
+function typeOf(entry: CheckpointEntry): string {
+  if (entry.kind === 'SAVEPOINT') return entry.stops === true ? 'SYNC_SAVEPOINT' : 'SAVEPOINT';
+  return entry.inFlightBytes === undefined ? 'CHECKPOINT' : 'UNALIGNED_CHECKPOINT';
+}
+
+/** One checkpoint by itself: the only place where its tasks are told, as in Flink. */
+export function checkpointDetailsJson(entry: CheckpointEntry) {
+  const tasks = Object.entries(entry.tasks ?? {}).map(([vertexId, task]) => [
+    vertexId,
+    {
+      id: entry.id,
+      status: entry.status,
+      latest_ack_timestamp: task.latestAckMs,
+      checkpointed_size: task.stateBytes,
+      state_size: task.stateBytes,
+      end_to_end_duration: task.latestAckMs < 0 ? -1 : Math.max(0, task.latestAckMs - entry.triggerMs),
+      alignment_buffered: 0,
+      processed_data: 0,
+      persisted_data: task.inFlightBytes,
+      num_subtasks: task.subtasks,
+      num_acknowledged_subtasks: task.acknowledged,
+    },
+  ]);
+  return { ...entryJson(entry), tasks: Object.fromEntries(tasks) };
 }
 
 function durationMs(entry: CheckpointEntry): number {

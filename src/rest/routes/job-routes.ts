@@ -2,11 +2,12 @@ import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { NotFoundError } from '../../kernel/errors.ts';
 import { jobIdOf, parseInput } from '../input.ts';
-import { checkpointsJson, entryJson, exceptionsJson } from '../json/checkpoint-json.ts';
+import { checkpointDetailsJson, checkpointsJson, exceptionsJson } from '../json/checkpoint-json.ts';
 import { jobConfigJson, jobDetailsJson, jobOverviewJson, planJson, vertexDetailsJson } from '../json/job-json.ts';
 import type { RestDeps } from '../ports.ts';
 
 const cancelQuery = z.object({ mode: z.enum(['cancel']).default('cancel') });
+const checkpointParams = z.object({ checkpointid: z.coerce.number().int().positive() });
 const exceptionsQuery = z.object({ maxExceptions: z.coerce.number().int().min(1).max(1_000).default(20) });
 
 export function jobRoutes(app: FastifyInstance, { dispatcher }: RestDeps): void {
@@ -65,15 +66,19 @@ export function jobRoutes(app: FastifyInstance, { dispatcher }: RestDeps): void 
       tolerable_failed_checkpoints: checkpointing.tolerableFailedCheckpoints,
       unaligned_checkpoints: checkpointing.unaligned,
       aligned_checkpoint_timeout: checkpointing.alignedTimeoutMs,
+      checkpoints_after_tasks_finish: true,
+      state_changelog_enabled: false,
+      changelog_periodic_materialization_interval: 0,
+      changelog_storage: 'none',
     };
   });
 
   app.get('/jobs/:jobid/checkpoints/details/:checkpointid', async (request) => {
+    const { checkpointid: id } = parseInput('the checkpoint id', checkpointParams, request.params);
     const job = await dispatcher.requestJob(jobIdOf(request.params));
-    const id = Number((request.params as { checkpointid: string }).checkpointid);
     const entry = job.checkpoints.history.find((one) => one.id === id);
     if (entry === undefined) throw new NotFoundError(`Job ${job.jobId} remembers no checkpoint ${id}.`);
-    return entryJson(entry);
+    return checkpointDetailsJson(entry);
   });
 
   app.get('/jobs/:jobid/vertices/:vertexid', async (request) => {
