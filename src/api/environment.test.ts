@@ -252,3 +252,22 @@ test('a plain script may execute several jobs, each holding only what was built 
   expect(ran[1]?.nodes.map((node) => node.nodeId)).toEqual([1, 2, 3, 4]);
   await expect(env.execute()).rejects.toMatchObject({ message: expect.stringMatching(/no sink/) });
 });
+
+test('a job says where its state is kept; what it leaves out stays as the cluster is configured', () => {
+  const state = { backend: 'hashmap', incremental: true, compression: 'lz4', localRecovery: true } as const;
+  const defaults = { parallelism: 1, config: { ...DEFAULT_JOB_CONFIG, state } };
+  const leave = enterPlanContext({ kind: 'plan', defaults, created() {}, captured() {} });
+  try {
+    const env = StreamExecutionEnvironment.getExecutionEnvironment();
+    expect(env.getConfig().state).toEqual(state);
+    env.setStateBackend('lmdb', { incremental: false, compression: undefined as never });
+    expect(env.getConfig().state).toEqual({ ...state, backend: 'lmdb', incremental: false });
+    expect(() => env.setStateBackend('rocksdb' as never)).toThrow('no state backend is like that: backend');
+  } finally {
+    leave();
+  }
+  const alone = StreamExecutionEnvironment.getExecutionEnvironment();
+  expect(alone.getConfig().state).toBeUndefined();
+  alone.setStateBackend('lmdb');
+  expect(alone.getConfig().state).toMatchObject({ backend: 'lmdb', incremental: false, compression: 'none' });
+});

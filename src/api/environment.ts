@@ -1,4 +1,4 @@
-import type { JobConfig, RestartStrategyConfig } from '../contracts/job-graph.ts';
+import type { JobConfig, RestartStrategyConfig, StateBackendType, StateConfig } from '../contracts/job-graph.ts';
 import type { StreamGraph } from '../graph/stream-graph.ts';
 import { InvalidArgumentError, MillraceError } from '../kernel/errors.ts';
 import { checkMethods, checkParallelism, checkText, checkWithinMaxParallelism, show } from './arguments.ts';
@@ -21,6 +21,9 @@ import { StreamOperator } from './stream-operator.ts';
 import { checkStrategy, type WatermarkStrategy } from './watermark-strategy.ts';
 
 const DEFAULT_JOB_NAME = 'Millrace Streaming Job';
+
+/** How the state is written; see {@link StreamExecutionEnvironment.setStateBackend}. */
+export type StateBackendOptions = Partial<Omit<StateConfig, 'backend'>>;
 
 /** What `env.getConfig()` shows. */
 export interface ExecutionConfig extends JobConfig {
@@ -138,6 +141,16 @@ export class StreamExecutionEnvironment {
 
   getCheckpointConfig(): CheckpointSettings {
     return new CheckpointSettings(this.settings);
+  }
+
+  /**
+   * Where the job's keyed state is kept: `hashmap` in memory, or `lmdb` on the worker's disk, for more than fits
+   * into memory. What is left out stays as the cluster is configured. All of it may change when the job is
+   * restored: either backend reads what the other wrote, and a snapshot says how it is compressed.
+   */
+  setStateBackend(type: StateBackendType, options: StateBackendOptions = {}): this {
+    this.settings.setState({ ...options, backend: type });
+    return this;
   }
 
   /** What happens after a failure; by default exponential delay with checkpoints, none without. */

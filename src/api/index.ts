@@ -11,7 +11,7 @@ export type {
 export { ConnectedStreams, KeyedConnectedStreams } from './connected-streams.ts';
 export { CheckpointSettings } from './checkpoint-settings.ts';
 export { DataStream, DataStreamSink, KeyedStream, SingleOutputStreamOperator } from './data-stream.ts';
-export { type ExecutionConfig, StreamExecutionEnvironment } from './environment.ts';
+export { type ExecutionConfig, type StateBackendOptions, StreamExecutionEnvironment } from './environment.ts';
 export { type EnvironmentDefaults, installLocalExecutor, type LocalExecutor } from './execution-context.ts';
 export type { NumericField, WithSum } from './field-types.ts';
 export type {

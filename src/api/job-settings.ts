@@ -3,6 +3,8 @@ import {
   type JobConfig,
   type RestartStrategyConfig,
   restartStrategySchema,
+  type StateConfig,
+  stateConfigSchema,
 } from '../contracts/job-graph.ts';
 import { InvalidArgumentError } from '../kernel/errors.ts';
 import { checkDuration, show } from './arguments.ts';
@@ -27,6 +29,14 @@ export const DEFAULT_JOB_CONFIG: JobConfig = {
   bufferTimeoutMs: 20,
   recoveryFallback: 'none',
   userConfig: {},
+};
+
+/** Where no cluster configuration says otherwise. */
+const DEFAULT_STATE_CONFIG: StateConfig = {
+  backend: 'hashmap',
+  incremental: false,
+  compression: 'none',
+  localRecovery: false,
 };
 
 const EXPONENTIAL_DELAY: RestartStrategyConfig = {
@@ -62,12 +72,14 @@ export class JobSettings {
   private restartStrategy: RestartStrategyConfig | undefined;
   private bufferTimeoutMs: number;
   private autoWatermarkIntervalMs: number | undefined;
+  private state: StateConfig | undefined;
   private userConfig: Readonly<Record<string, string>>;
 
   constructor(private readonly defaults: EnvironmentDefaults) {
     this.checkpointing = { ...defaults.config.checkpointing };
     this.bufferTimeoutMs = defaults.config.bufferTimeoutMs;
     this.autoWatermarkIntervalMs = defaults.config.autoWatermarkIntervalMs;
+    this.state = defaults.config.state;
     this.userConfig = { ...defaults.config.userConfig };
   }
 
@@ -84,6 +96,20 @@ export class JobSettings {
       });
     }
     this.restartStrategy = parsed.data;
+  }
+
+  setState(changes: Partial<StateConfig>): void {
+    const parsed = stateConfigSchema.safeParse({
+      ...(this.state ?? DEFAULT_STATE_CONFIG),
+      ...withoutUndefined(changes),
+    });
+    if (!parsed.success) {
+      const problems = parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`);
+      throw new InvalidArgumentError(`no state backend is like that: ${problems.join('; ')}`, {
+        hint: "For example env.setStateBackend('lmdb', { incremental: true }).",
+      });
+    }
+    this.state = parsed.data;
   }
 
   setBufferTimeout(timeoutMs: number): void {
@@ -110,6 +136,7 @@ export class JobSettings {
       restartStrategy: this.restartStrategy ?? this.defaultRestartStrategy(),
       bufferTimeoutMs: this.bufferTimeoutMs,
       ...(this.autoWatermarkIntervalMs === undefined ? {} : { autoWatermarkIntervalMs: this.autoWatermarkIntervalMs }),
+      ...(this.state === undefined ? {} : { state: this.state }),
       userConfig: this.userConfig,
     };
   }
@@ -122,4 +149,8 @@ export class JobSettings {
     const unset = config.checkpointing.intervalMs === undefined && config.restartStrategy.type === 'none';
     return unset ? EXPONENTIAL_DELAY : config.restartStrategy;
   }
+}
+
+function withoutUndefined<T extends object>(given: T): Partial<T> {
+  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as Partial<T>;
 }

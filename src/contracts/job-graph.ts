@@ -98,6 +98,24 @@ export const checkpointConfigSchema = z.object({
 });
 export type CheckpointConfig = z.infer<typeof checkpointConfigSchema>;
 
+/** `hashmap`: in memory, the fastest. `lmdb`: on the worker's disk, for more than fits into memory. */
+export const stateBackendTypeSchema = z.enum(['hashmap', 'lmdb']);
+export type StateBackendType = z.infer<typeof stateBackendTypeSchema>;
+
+export const snapshotCompressionSchema = z.enum(['none', 'gzip', 'lz4']);
+export type SnapshotCompression = z.infer<typeof snapshotCompressionSchema>;
+
+/** Where a job's state is kept and how it is written. All of it may change between a checkpoint and its restore. */
+export const stateConfigSchema = z.object({
+  backend: stateBackendTypeSchema,
+  /** Checkpoints refer to what earlier ones wrote for key groups that have not changed. */
+  incremental: z.boolean(),
+  compression: snapshotCompressionSchema,
+  /** Workers keep a copy of what they wrote for the newest checkpoint, to restore from. */
+  localRecovery: z.boolean(),
+});
+export type StateConfig = z.infer<typeof stateConfigSchema>;
+
 export const jobConfigSchema = z.object({
   checkpointing: checkpointConfigSchema,
   restartStrategy: restartStrategySchema,
@@ -105,6 +123,8 @@ export const jobConfigSchema = z.object({
   bufferTimeoutMs: z.number().min(0),
   /** `pipeline.auto-watermark-interval`; undefined: 200. 0: only at the end of the data. */
   autoWatermarkIntervalMs: z.number().min(0).optional(),
+  /** Undefined: as the worker is configured. */
+  state: stateConfigSchema.optional(),
   /** What to do when the newest checkpoint cannot be read. */
   recoveryFallback: z.enum(['none', 'previous', 'fresh']),
   /** Shown by REST; the author's global job parameters. */

@@ -1,4 +1,5 @@
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { makeTempFolder, removeTempFolder } from '../../test-support/guardian.ts';
@@ -61,37 +62,46 @@ test('a function that throws fails the job with an error that names operator and
   await expect(env.execute('Failing')).rejects.toThrow(/No twos[\s\S]*two is not allowed/);
 });
 
-test('with checkpoints a job that fails in the middle restarts and its files are exact', async () => {
-  const input = join(folder, 'input');
-  const output = join(folder, 'output');
-  mkdirSync(input);
-  for (const name of ['a', 'b', 'c'])
-    writeFileSync(join(input, name), Array.from({ length: 400 }, (_, i) => `${name}${i}`).join('\n'));
-  let failures = 0;
-  let seen = 0;
-  const env = StreamExecutionEnvironment.getExecutionEnvironment();
-  env.setParallelism(2).enableCheckpointing(20).setRestartStrategy(RestartStrategies.fixedDelayRestart(5, 1));
-  env
-    .fromSource(textFileSource(input, { ratePerSecond: 2_000 }), 'Lines')
-    .map((line: string) => {
-      if (++seen > 500 && failures === 0) {
-        failures++;
-        throw new Error('once, in the middle');
-      }
-      return line;
-    })
-    .keyBy((line) => line)
-    .reduce((line) => `${line} twice`)
-    .sinkTo(fileSink(output));
-  await env.execute('Restarts');
-  expect(failures).toBe(1);
-  const lines = readdirSync(output)
-    .filter((name) => !name.startsWith('.'))
-    .flatMap((name) => readFileSync(join(output, name), 'utf8').trimEnd().split('\n'));
-  expect(lines.filter((line) => line.endsWith('twice'))).toEqual([]);
-  expect(new Set(lines).size).toBe(1_200);
-  expect(lines).toHaveLength(1_200);
-});
+test.each([
+  ['hashmap', { incremental: true, compression: 'gzip' }],
+  ['lmdb', { incremental: true, compression: 'lz4' }],
+] as const)(
+  'with checkpoints a job that fails in the middle restarts and its files are exact (%s)',
+  async (type, how) => {
+    const input = join(folder, 'input');
+    const output = join(folder, 'output');
+    mkdirSync(input);
+    for (const name of ['a', 'b', 'c'])
+      writeFileSync(join(input, name), Array.from({ length: 400 }, (_, i) => `${name}${i}`).join('\n'));
+    let failures = 0;
+    let seen = 0;
+    const env = StreamExecutionEnvironment.getExecutionEnvironment();
+    env.setStateBackend(type, how);
+    env.setParallelism(2).enableCheckpointing(20).setRestartStrategy(RestartStrategies.fixedDelayRestart(5, 1));
+    env
+      .fromSource(textFileSource(input, { ratePerSecond: 2_000 }), 'Lines')
+      .map((line: string) => {
+        if (++seen > 500 && failures === 0) {
+          failures++;
+          throw new Error('once, in the middle');
+        }
+        return line;
+      })
+      .keyBy((line) => line)
+      .reduce((line) => `${line} twice`)
+      .sinkTo(fileSink(output));
+    await env.execute('Restarts');
+    expect(failures).toBe(1);
+    const lines = readdirSync(output)
+      .filter((name) => !name.startsWith('.'))
+      .flatMap((name) => readFileSync(join(output, name), 'utf8').trimEnd().split('\n'));
+    expect(lines.filter((line) => line.endsWith('twice'))).toEqual([]);
+    expect(new Set(lines).size).toBe(1_200);
+    expect(lines).toHaveLength(1_200);
+    const mine = readdirSync(tmpdir()).filter((name) => name.startsWith(`millrace-${process.pid}-`));
+    expect(mine, 'state on disk').toEqual([]);
+  },
+);
 
 test('an input that is not there is said at once', async () => {
   const env = StreamExecutionEnvironment.getExecutionEnvironment();

@@ -1,3 +1,6 @@
+import { rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { EtcdModel } from '../../ha/coordination/etcd-model.ts';
 import { LeaderElection } from '../../ha/election/leader-election.ts';
 import { WatchedLeaderRetrieval } from '../../ha/election/leader-retrieval.ts';
@@ -161,10 +164,19 @@ async function startRoles(
   );
   const retrieval = WatchedLeaderRetrieval.start(watching);
   stack.add('leader retrieval', () => retrieval.close());
+  const directory = join(tmpdir(), `millrace-${process.pid}-${deps.random.hex(4)}`);
   const stateBackends = createStateBackends(
     { objects },
-    { objectPrefix: (jobId) => stores.keys.stateObjectPrefix(jobId) },
+    {
+      objectPrefix: (jobId) => stores.keys.stateObjectPrefix(jobId),
+      // Made when the job wants its state on disk, and gone with it.
+      lmdb: { directory },
+    },
   );
+  stack.add('state on disk', async () => {
+    await stateBackends.close();
+    await rm(directory, { recursive: true, force: true });
+  });
   taskManager = await TaskManager.start(
     {
       ...deps,

@@ -13,11 +13,13 @@ import { connectGateway } from '../rpc/connect-gateway.ts';
 import { RpcServer } from '../rpc/rpc-server.ts';
 import { TaskManager } from '../taskmanager/task-manager.ts';
 import { ThreadSlotHost } from '../taskmanager/thread-slot-host.ts';
+import { stateConfig } from './config/job-defaults.ts';
 import type { Configuration } from './config/options.ts';
 import { objectStoreSettings, openCoordination, type ProcessDeps } from './open-stores.ts';
 import type { SlotWorkerData } from './slot-worker.ts';
 import { temporaryDir } from './temporary-dir.ts';
 import { untilTold } from './until-told.ts';
+import { scratchDirectory, WorkerDirectory } from './worker-directory.ts';
 
 /** Each costs some 30 MB. */
 const SPARE_THREADS_MAX = 4;
@@ -43,6 +45,8 @@ async function startTaskManager(c: Configuration, log: Logger, stack: CloseStack
   const retrieval = WatchedLeaderRetrieval.start({ ...deps, coordination, keys: new ClusterKeys(c.clusterId) });
   stack.add('leader retrieval', () => retrieval.close());
 
+  const directory = await WorkerDirectory.open(temporaryDir(c), deps);
+  stack.add('worker directory', () => directory.close());
   const workerData: SlotWorkerData = {
     taskManagerId,
     clusterId: c.clusterId,
@@ -50,6 +54,9 @@ async function startTaskManager(c: Configuration, log: Logger, stack: CloseStack
     bundleDir: temporaryDir(c),
     programTimeoutMs: c.programTimeoutMs,
     memoryThresholdBytes: c.memoryThresholdBytes,
+    directory: directory.path,
+    state: stateConfig(c),
+    lmdbCacheBytes: c.lmdbCacheBytes,
     compiledChains: c.compiledChains,
     logLevel: c.logLevel,
   };
@@ -57,6 +64,7 @@ async function startTaskManager(c: Configuration, log: Logger, stack: CloseStack
     workerUrl: new URL('./slot-worker.js', import.meta.url),
     workerData,
     heapBytes: c.slotHeapBytes,
+    scratchDirectory: scratchDirectory(directory.path),
     listenHost: c.taskmanagerBindHost,
     advertisedHost: c.taskmanagerHost,
     // So that a job that restarts on this worker does not wait for code to load.

@@ -1,5 +1,7 @@
 import { join } from 'node:path';
+import { threadId } from 'node:worker_threads';
 import { ClusterKeys } from '../../ha/stores/cluster-keys.ts';
+import type { StateConfig } from '../contracts/job-graph.ts';
 import { SystemClock } from '../kernel/clock.ts';
 import { SystemRandom } from '../kernel/random.ts';
 import { BundleProgramLoader } from '../program/program-loader.ts';
@@ -11,6 +13,7 @@ import type { Configuration } from './config/options.ts';
 import { createLogger } from './logger.ts';
 import { type ObjectStoreSettings, openObjects } from './open-stores.ts';
 import { useClusterS3 } from './s3-provider.ts';
+import { scratchDirectory } from './worker-directory.ts';
 
 /** Plain data that a slot's thread starts from. */
 export interface SlotWorkerData {
@@ -20,6 +23,10 @@ export interface SlotWorkerData {
   readonly bundleDir: string;
   readonly programTimeoutMs: number;
   readonly memoryThresholdBytes: number;
+  /** This process's own; see `WorkerDirectory`. */
+  readonly directory: string;
+  readonly state: StateConfig;
+  readonly lmdbCacheBytes: number;
   readonly compiledChains: boolean;
   readonly logLevel: Configuration['logLevel'];
 }
@@ -34,7 +41,12 @@ await runSlotWorker<SlotWorkerData>(async (data) => {
   const keys = new ClusterKeys(data.clusterId);
   const stateBackends = createStateBackends(
     { objects },
-    { memoryThresholdBytes: data.memoryThresholdBytes, objectPrefix: (jobId) => keys.stateObjectPrefix(jobId) },
+    {
+      ...data.state,
+      memoryThresholdBytes: data.memoryThresholdBytes,
+      lmdb: { directory: join(scratchDirectory(data.directory), String(threadId)), cacheBytes: data.lmdbCacheBytes },
+      objectPrefix: (jobId) => keys.stateObjectPrefix(jobId),
+    },
   );
   const programs = new BundleProgramLoader(
     { fetchBundle: (ref) => objects.get(ref.objectKey), clock, random },

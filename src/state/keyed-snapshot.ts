@@ -4,7 +4,8 @@ import type { ObjectStore } from '../contracts/object-store.ts';
 import type { KeyedStateHandle } from '../contracts/state-handles.ts';
 import type { RowSink, StateKind } from './cells.ts';
 import type { PendingSnapshot } from './ports.ts';
-import { encodeSection, type StateCompression } from './section.ts';
+import type { SnapshotCompression } from '../contracts/job-graph.ts';
+import { encodeSection } from './section.ts';
 import { SectionRows } from './section-rows.ts';
 import { handlesOf, type Section, type SnapshotPlan } from './shared-sections.ts';
 import { SnapshotObject } from './snapshot-object.ts';
@@ -16,7 +17,7 @@ export interface SnapshotDeps {
   /** Lets waiting work run: called between slices of serialisation. */
   readonly yieldNow: () => Promise<void>;
   readonly memoryThresholdBytes: number;
-  readonly compression: StateCompression;
+  readonly compression: SnapshotCompression;
   /** Rows serialised between two pauses, at most. */
   readonly sliceRows: number;
 }

@@ -83,7 +83,7 @@ test('a snapshot holds the state as it was at the cut, whatever changes while it
     fc.asyncProperty(
       fc.array(change, { maxLength: 60 }),
       fc.array(fc.array(change, { maxLength: 5 }), { maxLength: 40 }),
-      fc.constantFrom('none' as const, 'gzip' as const),
+      fc.constantFrom('none' as const, 'gzip' as const, 'lz4' as const),
       async (before, during, compression) => {
         const f = fixture({ compression });
         const backend = await f.open(ALONE);

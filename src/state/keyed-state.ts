@@ -7,6 +7,7 @@ import { type RestoreTarget, restoreKeyedState } from './keyed-restore.ts';
 import { KeyedSnapshot, type SnapshotDeps, type StateViews } from './keyed-snapshot.ts';
 import { type CellsFactory, KeyedStates } from './keyed-states.ts';
 import type { MemoryBudget, MemoryShare } from './memory-budget.ts';
+import type { NamedObject } from './object-names.ts';
 import type {
   AggregatingState,
   AggregatingStateDescription,
@@ -23,7 +24,7 @@ import type {
   ValueState,
   ValueStateDescription,
 } from './ports.ts';
-import { SharedSections } from './shared-sections.ts';
+import { SharedSections, type SnapshotPlan } from './shared-sections.ts';
 import { unstamped } from './ttl-cells.ts';
 
 /** Where the states of one operator are: in memory or on disk. */
@@ -56,8 +57,10 @@ export interface KeyedStateOptions {
   readonly range: KeyGroupRange;
   readonly maxParallelism: number;
   readonly incremental: boolean;
-  /** Names for objects that nobody else uses; shared ones lie where {@link KeyedStateOptions.isShared} says. */
-  readonly nextObjectKey: (folder: number | 'shared' | 'unnamed') => string;
+  /** Of what is restored. */
+  readonly restoredCheckpointId: number | undefined;
+  /** A name that nobody else uses; shared ones lie where {@link KeyedStateOptions.isShared} says. */
+  readonly objectKey: (object: NamedObject) => string;
   readonly isShared: (objectKey: string) => boolean;
   /** Whose state it is, for messages. */
   readonly owner: string;
@@ -100,7 +103,9 @@ export class KeyedState implements KeyedStateBackend {
       const onSlice = () => backend.memory.check();
       await restoreKeyedState(deps, { handles, range, maxParallelism, into: store, onSlice, signal });
       const cut = store.restored();
-      if (options.incremental && handles.length > 0) backend.shared.restored(range, cut, handles);
+      if (options.incremental && handles.length > 0) {
+        backend.shared.restored(range, cut, handles, options.restoredCheckpointId ?? 0);
+      }
       return backend;
     } catch (error) {
       backend.dispose();
@@ -150,13 +155,13 @@ export class KeyedState implements KeyedStateBackend {
 
   snapshot(checkpointId?: number, snapshotOptions: SnapshotOptions = {}): PendingSnapshot<KeyedStateHandle> {
     if (this.disposed) throw new MillraceError('CLOSED', 'the state was disposed of');
-    const { incremental, nextObjectKey } = this.options;
+    const { incremental } = this.options;
+    const { kind, full = false } = snapshotOptions;
     const { cut, views } = this.store.cut();
-    const plan =
-      incremental && checkpointId !== undefined && snapshotOptions.kind !== 'SAVEPOINT'
-        ? this.shared.begin(checkpointId, cut)
-        : undefined;
-    const objectKey = nextObjectKey(plan === undefined ? (checkpointId ?? 'unnamed') : 'shared');
+    let plan: SnapshotPlan | undefined;
+    if (checkpointId !== undefined && kind === 'SAVEPOINT') this.shared.beginSavepoint(checkpointId);
+    else if (checkpointId !== undefined && incremental) plan = this.shared.begin(checkpointId, cut, { full });
+    const objectKey = this.options.objectKey({ ...snapshotOptions, checkpointId, shared: plan !== undefined });
     return new KeyedSnapshot(this.deps, this.range, objectKey, views, plan);
   }
 

@@ -2,7 +2,8 @@ import { CorruptError, MillraceError } from '../kernel/errors.ts';
 import type { ObjectStore } from '../contracts/object-store.ts';
 import type { OperatorStateHandle, OperatorStateMode } from '../contracts/state-handles.ts';
 import type { SnapshotDeps } from './keyed-snapshot.ts';
-import type { OperatorStateBackend, PendingSnapshot } from './ports.ts';
+import type { NamedObject } from './object-names.ts';
+import type { OperatorStateBackend, PendingSnapshot, SnapshotOptions } from './ports.ts';
 import { decodeSection, encodeRawSection } from './section.ts';
 import { SnapshotObject } from './snapshot-object.ts';
 import { ValueWriter } from './value-codec.ts';
@@ -24,16 +25,16 @@ export class HeapOperatorState implements OperatorStateBackend {
 
   private constructor(
     private readonly deps: SnapshotDeps,
-    private readonly nextObjectKey: (checkpointId: number | undefined) => string,
+    private readonly objectKey: (object: NamedObject) => string,
   ) {}
 
   static async restore(
     deps: SnapshotDeps,
-    nextObjectKey: (checkpointId: number | undefined) => string,
+    objectKey: (object: NamedObject) => string,
     handles: readonly OperatorStateHandle[],
     signal: AbortSignal,
   ): Promise<HeapOperatorState> {
-    const backend = new HeapOperatorState(deps, nextObjectKey);
+    const backend = new HeapOperatorState(deps, objectKey);
     for (const handle of handles) await backend.add(handle, signal);
     return backend;
   }
@@ -58,8 +59,9 @@ export class HeapOperatorState implements OperatorStateBackend {
     this.lists.set(name, { mode, sections });
   }
 
-  snapshot(checkpointId?: number): PendingSnapshot<OperatorStateHandle> {
-    return new OperatorSnapshotWriter(this.deps, this.nextObjectKey(checkpointId), [...this.lists]);
+  snapshot(checkpointId?: number, options: SnapshotOptions = {}): PendingSnapshot<OperatorStateHandle> {
+    const key = this.objectKey({ ...options, checkpointId, shared: false });
+    return new OperatorSnapshotWriter(this.deps, key, [...this.lists]);
   }
 
   private async add({ states, handle }: OperatorStateHandle, signal: AbortSignal): Promise<void> {

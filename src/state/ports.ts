@@ -61,6 +61,10 @@ export interface PackedSums {
 export interface SnapshotOptions {
   /** SAVEPOINT: on its own for ever, and never referred to by checkpoints. Default CHECKPOINT. */
   readonly kind?: 'CHECKPOINT' | 'SAVEPOINT';
+  /** True: it refers to nothing that another checkpoint wrote; later ones may refer to it. */
+  readonly full?: boolean | undefined;
+  /** Where a savepoint's objects go: a prefix of object keys that ends in `/`. Default: the job's state. */
+  readonly location?: string | undefined;
 }
 
 /** How long what a key has is kept after its last use. */

@@ -1,6 +1,7 @@
 import { crc32, gunzip, gzip } from 'node:zlib';
 import { promisify } from 'node:util';
 import { CorruptError, MillraceError } from '../kernel/errors.ts';
+import type { SnapshotCompression } from '../contracts/job-graph.ts';
 
 /**
  * A section: the bytes of one key group, or of one item of operator state, inside a state object.
@@ -16,30 +17,43 @@ const MAGIC = 0x53_52_4d;
 const VERSION = 1;
 const NO_KEY_GROUP = 0xffff;
 
-export type StateCompression = 'none' | 'gzip';
+/** What the compression byte says; never changed, only added to. */
+const RAW = 0;
+const GZIP = 1;
+const LZ4 = 2;
 
 const compress = promisify(gzip);
 const decompress = promisify(gunzip);
+/** A native module: loaded only where it is used. */
+let lz4: Promise<typeof import('lz4-napi')> | undefined;
 
 /** Smaller ones gain nothing worth a trip to the thread pool. */
 const COMPRESSED_BYTES_MIN = 256;
 
-export async function encodeSection(raw: Buffer, keyGroup: number, compression: StateCompression): Promise<Buffer> {
-  // Level 1: state is written every few seconds and read after failures only.
-  const packed = compression === 'gzip' && raw.length >= COMPRESSED_BYTES_MIN ? await compress(raw, { level: 1 }) : raw;
+/** A section says of itself how it is compressed: reading it takes no configuration. */
+export async function encodeSection(raw: Buffer, keyGroup: number, compression: SnapshotCompression): Promise<Buffer> {
+  if (compression === 'none' || raw.length < COMPRESSED_BYTES_MIN) return encodeRawSection(raw, keyGroup);
+  const packed = await pack(raw, compression);
   return packed.length < raw.length
-    ? frame(packed, { keyGroup, compression: 1, rawBytes: raw.length })
+    ? frame(packed, { keyGroup, compression: compression === 'gzip' ? GZIP : LZ4, rawBytes: raw.length })
     : encodeRawSection(raw, keyGroup);
+}
+
+async function pack(raw: Buffer, compression: 'gzip' | 'lz4'): Promise<Buffer> {
+  // Level 1: state is written every few seconds and read after failures only.
+  if (compression === 'gzip') return compress(raw, { level: 1 });
+  lz4 ??= import('lz4-napi');
+  return (await lz4).compress(raw);
 }
 
 /** For items of operator state, which are small: no compression, no waiting. */
 export function encodeRawSection(raw: Buffer, keyGroup: number = NO_KEY_GROUP): Buffer {
-  return frame(raw, { keyGroup, compression: 0, rawBytes: raw.length });
+  return frame(raw, { keyGroup, compression: RAW, rawBytes: raw.length });
 }
 
 interface SectionHeader {
   readonly keyGroup: number;
-  readonly compression: 0 | 1;
+  readonly compression: number;
   readonly rawBytes: number;
 }
 
@@ -59,15 +73,19 @@ function frame(stored: Buffer, { keyGroup, compression, rawBytes }: SectionHeade
 
 /** Verifies and unpacks one section. `where` names it in errors. */
 export async function decodeSection(section: Buffer, where: SectionPlace): Promise<Buffer> {
-  const { stored, compressed, rawBytes } = open(section, where);
-  const raw = compressed ? await unpack(stored, rawBytes, where) : stored;
+  const { stored, compression, rawBytes } = open(section, where);
+  const raw = compression === RAW ? stored : await unpack(stored, compression, rawBytes, where);
   if (raw.length !== rawBytes) throw damaged(where, 'it unpacks to another size than recorded');
   return raw;
 }
 
-async function unpack(stored: Buffer, rawBytes: number, where: SectionPlace): Promise<Buffer> {
+async function unpack(stored: Buffer, compression: number, rawBytes: number, where: SectionPlace): Promise<Buffer> {
   try {
-    return await decompress(stored, { maxOutputLength: Math.max(rawBytes, 1) });
+    if (compression === GZIP) return await decompress(stored, { maxOutputLength: Math.max(rawBytes, 1) });
+    // It begins with the size that it unpacks to, and trusts it.
+    if (stored.length < 4 || stored.readUInt32LE(0) !== rawBytes) throw new Error('it has another size than recorded');
+    lz4 ??= import('lz4-napi');
+    return await (await lz4).uncompress(stored);
   } catch (error) {
     throw damaged(where, 'it cannot be unpacked', error);
   }
@@ -100,9 +118,15 @@ function open(section: Buffer, where: SectionPlace) {
   const keyGroup = section.readUInt16LE(4);
   if (where.keyGroup !== undefined && keyGroup !== where.keyGroup)
     throw damaged(where, `it belongs to key group ${keyGroup}`);
+  const compression = section.readUInt8(6);
+  if (compression !== RAW && compression !== GZIP && compression !== LZ4) {
+    throw new MillraceError('UNSUPPORTED_VERSION', `${describe(where)} is compressed in a way not known here`, {
+      hint: 'restore with the version of millrace that wrote it, or a newer one',
+    });
+  }
   return {
     stored: section.subarray(SECTION_HEADER_BYTES),
-    compressed: section.readUInt8(6) === 1,
+    compression,
     rawBytes: section.readUInt32LE(8),
   };
 }

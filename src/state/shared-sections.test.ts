@@ -63,8 +63,41 @@ test('a notice of completion makes older ones, and notices of them that come lat
   sections.begin(2, 2).written(whole('shared/b'));
   sections.completed(2);
   sections.completed(1);
-  sections.completed(7);
   expect(sections.begin(3, 4).referable(2)).toMatchObject({ handle: { key: 'shared/b' } });
+});
+
+test('a completed checkpoint that is not known here takes the base away: what it does not hold may go', () => {
+  const sections = shared();
+  sections.begin(1, 0).written(whole('shared/a'));
+  sections.completed(1);
+  // The base itself, announced again by a new leader, is no news.
+  sections.completed(1);
+  const doubtful = sections.begin(2, 2);
+  doubtful.written(whole('shared/b'));
+  sections.aborted(2);
+  expect(sections.begin(3, 4).referable(0)).toBeDefined();
+  // Its pointer had been written after all.
+  sections.completed(2);
+  const next = sections.begin(4, 6);
+  expect(next.referable(0)).toBeUndefined();
+  next.written(whole('shared/d'));
+  sections.completed(4);
+  expect(sections.begin(5, 8).referable(0)).toMatchObject({ handle: { key: 'shared/d' } });
+});
+
+test('a savepoint that completes takes no base away, and a full checkpoint refers to none', () => {
+  const sections = shared();
+  sections.begin(1, 0).written(whole('shared/a'));
+  sections.completed(1);
+  sections.beginSavepoint(2);
+  sections.completed(2);
+  expect(sections.begin(3, 4).referable(0)).toBeDefined();
+  sections.aborted(3);
+  const full = sections.begin(4, 6, { full: true });
+  expect([0, 1, 2, 3].map((group) => full.referable(group))).toEqual([undefined, undefined, undefined, undefined]);
+  full.written(whole('shared/b'));
+  sections.completed(4);
+  expect(sections.begin(5, 8).referable(0)).toMatchObject({ handle: { key: 'shared/b' } });
 });
 
 test('what was restored is referred to when it is in shared objects of the job; a savepoint or inline bytes never', () => {
@@ -72,14 +105,14 @@ test('what was restored is referred to when it is in shared objects of the job; 
     { firstKeyGroup: 8, lastKeyGroup: 12, offsets: [0, 10, 20, 20, 40, 50], handle },
   ];
   const sections = shared();
-  sections.restored(RANGE, 0, handles(object('shared/a')));
+  sections.restored(RANGE, 0, handles(object('shared/a')), 1);
   const plan = sections.begin(1, 2);
   // Key group 10 is empty, 11 and 12 are held, 13 is not in the handle.
   expect([0, 1, 2, 3].map((group) => plan.referable(group)?.end)).toEqual([undefined, 40, 50, undefined]);
   expect(plan.referable(1)).toMatchObject({ start: 20, end: 40, usefulBytes: 30 });
   for (const handle of [object('7/savepoint'), { kind: 'inline', bytes: new Uint8Array(50) } satisfies StateHandle]) {
     const other = shared();
-    other.restored(RANGE, 0, handles(handle));
+    other.restored(RANGE, 0, handles(handle), 1);
     expect(other.begin(1, 2).referable(1)).toBeUndefined();
   }
 });

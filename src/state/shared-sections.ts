@@ -11,17 +11,21 @@ import type { KeyedStateHandle, StateHandle } from '../contracts/state-handles.t
  *       complete refers to the same one. Otherwise the one in between could complete, the base be
  *       subsumed, and its object deleted before the last of them completes and needs it.
  *   R3. The objects that one snapshot refers to are few, and hold little that is not referred to.
+ *   R4. When a checkpoint completes that is not known here, though it is newer than the base, nothing is
+ *       referred to: what it does not hold may go at any time.
  */
 export class SharedSections {
   private base: Base | undefined;
   /** Snapshots that may yet complete, in the order of their cuts. */
   private candidates: Candidate[] = [];
+  /** Savepoints that may yet complete: they end no other's life. */
+  private readonly savepoints = new Set<number>();
 
   constructor(private readonly isShared: (objectKey: string) => boolean) {}
 
   /** What was restored holds the state as of `cut`. */
-  restored(range: KeyGroupRange, cut: number, handles: readonly KeyedStateHandle[]): void {
-    this.base = { cut, sections: sectionsOf(range, handles) };
+  restored(range: KeyGroupRange, cut: number, handles: readonly KeyedStateHandle[], checkpointId: number): void {
+    this.base = { checkpointId, cut, sections: sectionsOf(range, handles) };
   }
 
   /** The next snapshot writes everything. */
@@ -29,8 +33,13 @@ export class SharedSections {
     this.base = undefined;
   }
 
-  begin(checkpointId: number, cut: number): SnapshotPlan {
-    const { base } = this;
+  beginSavepoint(checkpointId: number): void {
+    this.savepoints.add(checkpointId);
+  }
+
+  /** `full`: it refers to nothing. */
+  begin(checkpointId: number, cut: number, { full = false }: { readonly full?: boolean } = {}): SnapshotPlan {
+    const base = full ? undefined : this.base;
     const between = base === undefined ? [] : this.candidates.filter((other) => other.cut > base.cut);
     const candidate: Candidate = { checkpointId, cut, referred: new Set(), sections: undefined };
     this.candidates.push(candidate);
@@ -53,13 +62,16 @@ export class SharedSections {
   }
 
   completed(checkpointId: number): void {
+    if (this.savepoints.delete(checkpointId)) return;
     const candidate = this.candidates.find((one) => one.checkpointId === checkpointId);
+    if (candidate === undefined && this.base !== undefined && checkpointId > this.base.checkpointId) this.forget(); // R4
     if (candidate?.sections === undefined) return;
-    this.base = { cut: candidate.cut, sections: candidate.sections };
+    this.base = { checkpointId, cut: candidate.cut, sections: candidate.sections };
     this.candidates = this.candidates.filter(({ cut }) => cut > candidate.cut);
   }
 
   aborted(checkpointId: number): void {
+    this.savepoints.delete(checkpointId);
     this.candidates = this.candidates.filter((one) => one.checkpointId !== checkpointId);
   }
 
@@ -94,6 +106,7 @@ export interface Section {
 export type Sections = readonly (Section | undefined)[];
 
 interface Base {
+  readonly checkpointId: number;
   readonly cut: number;
   readonly sections: Sections;
 }

@@ -5,11 +5,12 @@ import type { AttemptId, DeploymentId, JobId, OperatorId } from '../kernel/ids.t
 import { type Clock, SystemClock } from '../kernel/clock.ts';
 import { SLICE_ROWS } from './keyed-snapshot.ts';
 import { KeyedState, type KeyedStateDeps } from './keyed-state.ts';
-import { keyedStores } from './keyed-stores.ts';
+import { KeyedStores } from './keyed-stores.ts';
 import { MemoryBudget } from './memory-budget.ts';
+import { ObjectNames } from './object-names.ts';
 import { HeapOperatorState } from './operator-state.ts';
 import type { KeyedStateBackend, OperatorStateBackend } from './ports.ts';
-import type { StateCompression } from './section.ts';
+import type { SnapshotCompression, StateBackendType, StateConfig } from '../contracts/job-graph.ts';
 import { DEFAULT_MEMORY_THRESHOLD_BYTES } from './snapshot-object.ts';
 
 export interface StateBackendsDeps {
@@ -22,11 +23,21 @@ export interface StateBackendsDeps {
   readonly sliceRows?: number;
 }
 
+/** Where the state backend `lmdb` keeps its files. */
+export interface LmdbOptions {
+  /** On a local disk, this process's own: whatever lies there from before may be removed. Backends remove their folders. */
+  readonly directory: string;
+  /** Memory for rows of one backend. Default 64 MiB. */
+  readonly cacheBytes?: number;
+  /** Changed rows that wait in memory. Default 16,384. */
+  readonly dirtyRowsMax?: number;
+}
+
 export interface StateBackendsOptions {
   /** State up to this size travels inside acknowledgements. Default 20 KiB. */
   readonly memoryThresholdBytes?: number;
   /** Default `none`. */
-  readonly compression?: StateCompression;
+  readonly compression?: SnapshotCompression;
   /**
    * Checkpoints write only the key groups that have changed since the last completed one, and refer to
    * shared objects of earlier checkpoints for the rest. Whoever deletes checkpoints must look at what the
@@ -34,19 +45,12 @@ export interface StateBackendsOptions {
    */
   readonly incremental?: boolean;
   /**
-   * Where keyed state is: `heap` in memory, the fastest; `lmdb` on disk, for more than fits into memory.
-   * Checkpoints of either restore into the other. Default `heap`.
+   * Where keyed state is: `hashmap` in memory, the fastest; `lmdb` on disk, for more than fits into memory.
+   * Checkpoints of either restore into the other. Default `hashmap`.
    */
-  readonly backend?: 'heap' | 'lmdb';
-  /** For `lmdb`; must be given then. */
-  readonly lmdb?: {
-    /** On a local disk, this process's own: whatever lies there from before may be removed. Backends remove their folders. */
-    readonly directory: string;
-    /** Memory for rows of one backend. Default 64 MiB. */
-    readonly cacheBytes?: number;
-    /** Changed rows that wait in memory. Default 16,384. */
-    readonly dirtyRowsMax?: number;
-  };
+  readonly backend?: StateBackendType;
+  /** Must be given for `lmdb`. */
+  readonly lmdb?: LmdbOptions;
   /** A task whose state, by estimate, takes the memory of all backends made here beyond this fails. Default: no limit. */
   readonly memoryLimitBytes?: number;
   /** Under which a job's state objects lie, ending in `/`: where the job's clean-up looks. Default `checkpoints/<jobId>/`. */
@@ -64,6 +68,8 @@ export interface StateScope {
 
 /** Makes the state of operators: empty, or restored from handles already assigned to the subtask. */
 export interface StateBackends {
+  /** The same, for a job that says how its state is to be kept. */
+  configured(config: StateConfig): StateBackends;
   /** Rejects with `CORRUPT`, `NOT_FOUND`, `UNAVAILABLE` or `UNSUPPORTED_VERSION` when the handles cannot be read. */
   createKeyedStateBackend(request: {
     readonly scope: StateScope;
@@ -85,57 +91,41 @@ export interface StateBackends {
 }
 
 export function createStateBackends(deps: StateBackendsDeps, options: StateBackendsOptions = {}): StateBackends {
-  const objectPrefix = options.objectPrefix ?? ((jobId) => `checkpoints/${jobId}/`);
   const clock = deps.clock ?? new SystemClock();
-  const stores = keyedStores(options);
-  const incremental = options.incremental ?? false;
-  let objectsNamed = 0;
-  const nextNumber = () => ++objectsNamed;
-  const stateDeps: KeyedStateDeps = {
+  const stores = new KeyedStores(options.lmdb);
+  const names = new ObjectNames(options.objectPrefix ?? ((jobId) => `checkpoints/${jobId}/`));
+  const stateDeps = {
     objects: deps.objects,
     yieldNow: deps.yieldNow ?? yieldToEventLoop,
     sliceRows: deps.sliceRows ?? SLICE_ROWS,
     wallMs: () => clock.wallMs(),
     budget: new MemoryBudget(options.memoryLimitBytes),
     memoryThresholdBytes: options.memoryThresholdBytes ?? DEFAULT_MEMORY_THRESHOLD_BYTES,
-    compression: options.compression ?? 'none',
   };
-  return {
-    createKeyedStateBackend: async ({ scope, range, maxParallelism, restore, signal }) => {
-      const sharedPrefix = `${objectPrefix(scope.jobId)}shared/`;
-      const keyedOptions = {
-        range,
-        maxParallelism,
-        incremental,
-        nextObjectKey: objectKeys(nextNumber, objectPrefix, scope, 'keyed'),
-        isShared: (key: string) => key.startsWith(sharedPrefix),
-        owner: `operator ${scope.operatorId} subtask ${scope.subtaskIndex}`,
-      };
-      const store = await stores.open(scope, range, maxParallelism);
-      return KeyedState.restore(stateDeps, keyedOptions, store, restore, signal);
-    },
-    createOperatorStateBackend: ({ scope, restore, signal }) => {
-      const nextObjectKey = objectKeys(nextNumber, objectPrefix, scope, 'operator');
-      return HeapOperatorState.restore(stateDeps, (id) => nextObjectKey(id ?? 'unnamed'), restore, signal);
-    },
-    close: () => stores.close(),
+  const configured = (config: Partial<StateConfig>): StateBackends => {
+    const { backend = 'hashmap', compression = 'none', incremental = false } = config;
+    const keyedDeps: KeyedStateDeps = { ...stateDeps, compression };
+    return {
+      configured,
+      createKeyedStateBackend: async ({ scope, range, maxParallelism, restore, restoredCheckpointId, signal }) => {
+        const keyedOptions = {
+          range,
+          maxParallelism,
+          incremental,
+          restoredCheckpointId,
+          objectKey: names.of(scope, 'keyed'),
+          isShared: (key: string) => names.isShared(scope.jobId, key),
+          owner: `operator ${scope.operatorId} subtask ${scope.subtaskIndex}`,
+        };
+        const store = await stores.open(backend, scope, { range, maxParallelism });
+        return KeyedState.restore(keyedDeps, keyedOptions, store, restore, signal);
+      },
+      createOperatorStateBackend: ({ scope, restore, signal }) =>
+        HeapOperatorState.restore(keyedDeps, names.of(scope, 'operator'), restore, signal),
+      close: () => stores.close(),
+    };
   };
-}
-
-/**
- * Names of state objects. The attempt id makes them unique; the rest is for people and for the sweeper,
- * which looks below the job's prefix. The number tells an attempt's snapshots apart, also those of two
- * backends of one operator.
- */
-function objectKeys(
-  nextNumber: () => number,
-  objectPrefix: (jobId: JobId) => string,
-  scope: StateScope,
-  kind: 'keyed' | 'operator',
-): (folder: number | 'shared' | 'unnamed') => string {
-  const { jobId, deployment, attemptId, operatorId, subtaskIndex } = scope;
-  return (folder) =>
-    `${objectPrefix(jobId)}${folder}/${deployment}-${attemptId}-${operatorId}-${subtaskIndex}-${kind}-${nextNumber()}`;
+  return configured(options);
 }
 
 function yieldToEventLoop(): Promise<void> {

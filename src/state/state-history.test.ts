@@ -9,6 +9,7 @@ import { StateHistory, step } from './testing/state-history.ts';
 const HEAP: readonly StateBackendsOptions[] = [
   { memoryThresholdBytes: 0 },
   { memoryThresholdBytes: 200, compression: 'gzip' },
+  { memoryThresholdBytes: 0, compression: 'lz4' },
 ];
 const INCREMENTAL: readonly StateBackendsOptions[] = [
   { memoryThresholdBytes: 0, incremental: true },

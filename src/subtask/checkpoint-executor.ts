@@ -36,7 +36,7 @@ export class CheckpointExecutor {
     const cuts: OperatorCut[] = [];
     try {
       for (const operator of this.spec.operators) {
-        const cut = operator.snapshot(checkpointId, { kind: options.kind });
+        const cut = operator.snapshot(checkpointId, options);
         if (cut !== undefined) cuts.push(cut);
       }
     } catch (error) {

@@ -1,3 +1,4 @@
+import type { StateConfig } from '../contracts/job-graph.ts';
 import type { KeyGroupRange } from '../contracts/key-groups.ts';
 import type { KeyedStateHandle, OperatorStateHandle } from '../contracts/state-handles.ts';
 import type { AttemptId, DeploymentId, JobId, OperatorId } from '../kernel/ids.ts';
@@ -17,6 +18,8 @@ export interface OperatorScope {
  * to this subtask. Rejects with `UNAVAILABLE`, `NOT_FOUND` or `CORRUPT` when they cannot be read.
  */
 export interface StateBackendFactory {
+  /** The same, for a job that says how its state is to be kept. */
+  configured(config: StateConfig): StateBackendFactory;
   createKeyedStateBackend(request: {
     readonly scope: OperatorScope;
     readonly range: KeyGroupRange;

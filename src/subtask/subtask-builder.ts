@@ -207,6 +207,7 @@ function isTwoPhase(
 function contextFor(request: BuildRequest, descriptor: OperatorDescriptor): OperatorContext {
   const { deployment, task, vertex } = request;
   const { parallelism, maxParallelism } = vertex;
+  const { state } = deployment.graph.config;
   const { subtaskIndex, attemptId } = task;
   const runtime: RuntimeContext & CommitContext = Object.freeze({
     jobId: deployment.jobId,
@@ -234,7 +235,7 @@ function contextFor(request: BuildRequest, descriptor: OperatorDescriptor): Oper
     },
     range: keyGroupRange(maxParallelism, parallelism, subtaskIndex),
     maxParallelism,
-    stateBackends: request.stateBackends,
+    stateBackends: state === undefined ? request.stateBackends : request.stateBackends.configured(state),
     restore:
       task.restore === undefined || task.restore.newOperators?.includes(descriptor.id) === true
         ? undefined

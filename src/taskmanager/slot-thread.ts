@@ -29,6 +29,8 @@ interface Assignment {
  * job, and then ended, so that no user code outlives its job.
  */
 export class SlotThread implements SlotRuntimePort {
+  /** Unique in the process, for ever. */
+  readonly threadId: number;
   private readonly worker: Worker;
   private readonly loading = promiseOf<void>();
   private readonly starting = promiseOf<DataAddress>();
@@ -52,6 +54,7 @@ export class SlotThread implements SlotRuntimePort {
       workerData: threadData,
       resourceLimits: { maxOldGenerationSizeMb: hardHeapLimitMb(heapBytes) },
     });
+    this.threadId = this.worker.threadId;
     this.worker.on('message', (message: FromSlot) => this.receive(message));
     this.worker.on('messageerror', (error) => this.fail(error));
     this.worker.on('error', (error) => this.fail(describeDeath(asError(error), heapBytes)));

@@ -1,3 +1,5 @@
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { Clock } from '../kernel/clock.ts';
 import { asError, MillraceError } from '../kernel/errors.ts';
 import { BackgroundTasks } from '../kernel/lifecycle.ts';
@@ -13,6 +15,8 @@ export interface ThreadSlotHostOptions {
   readonly workerData: unknown;
   /** JavaScript heap that one slot's live data may take. V8 may use half as much again for garbage. */
   readonly heapBytes: number;
+  /** Each thread may use a folder below it, by its thread id; it is removed when the thread has ended, however it did. */
+  readonly scratchDirectory?: string;
   readonly listenHost?: string;
   readonly advertisedHost?: string;
   /** Threads kept loaded for slots to come. Default 1. */
@@ -102,7 +106,8 @@ export class ThreadSlotHost implements SlotHost {
   }
 
   private createThread(): SlotThread {
-    const { workerUrl, workerData, heapBytes, reportIntervalMs = 500, closeGraceMs = 500 } = this.options;
+    const { workerUrl, workerData, heapBytes, scratchDirectory } = this.options;
+    const { reportIntervalMs = 500, closeGraceMs = 500 } = this.options;
     const thread = new SlotThread(this.deps.clock, {
       workerUrl,
       workerData,
@@ -115,6 +120,9 @@ export class ThreadSlotHost implements SlotHost {
       await thread.exited;
       this.threads.delete(thread);
       this.spares.delete(thread);
+      if (scratchDirectory !== undefined) {
+        await rm(join(scratchDirectory, String(thread.threadId)), { recursive: true, force: true });
+      }
     });
     return thread;
   }

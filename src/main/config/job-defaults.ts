@@ -1,5 +1,5 @@
 import type { EnvironmentDefaults } from '../../api/execution-context.ts';
-import type { JobConfig, RestartStrategyConfig } from '../../contracts/job-graph.ts';
+import type { JobConfig, RestartStrategyConfig, StateConfig } from '../../contracts/job-graph.ts';
 import type { Configuration } from './options.ts';
 
 /** What a program's environment starts from: the cluster's configuration, before the author's own settings. */
@@ -20,8 +20,18 @@ export function jobDefaults(c: Configuration): JobConfig {
     restartStrategy: restartStrategy(c, c.checkpointIntervalMs !== undefined),
     bufferTimeoutMs: c.bufferTimeoutMs,
     autoWatermarkIntervalMs: c.autoWatermarkIntervalMs,
+    state: stateConfig(c),
     recoveryFallback: c.recoveryFallback,
     userConfig: {},
+  };
+}
+
+export function stateConfig(c: Configuration): StateConfig {
+  return {
+    backend: c.stateBackend,
+    incremental: c.incrementalCheckpoints,
+    compression: c.snapshotCompression,
+    localRecovery: c.localRecovery,
   };
 }
 

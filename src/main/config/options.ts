@@ -153,7 +153,11 @@ export const OPTIONS = {
   ),
   slots: integer('taskmanager.numberOfTaskSlots', '1', 1, 1_024, 'Slots, each with its own thread.'),
   slotHeapBytes: size('taskmanager.memory.slot-heap.size', '512 MiB', 'JavaScript heap of one slot’s thread.'),
-  tmpDir: text('io.tmp.dirs', undefined, 'Folder for caches. Default: a folder in the system’s temporary directory.'),
+  tmpDir: text(
+    'io.tmp.dirs',
+    undefined,
+    'Folder for caches, state on disk and local copies of checkpoints. Default: a folder in the system’s temporary directory.',
+  ),
   cancellationTimeoutMs: duration(
     'task.cancellation.timeout',
     '10 s',
@@ -216,6 +220,33 @@ export const OPTIONS = {
     'state.storage.fs.memory-threshold',
     '20 kb',
     'State smaller than this is kept inside the metadata.',
+  ),
+  stateBackend: choice(
+    'state.backend.type',
+    'hashmap',
+    ['hashmap', 'lmdb'],
+    'Where keyed state is kept, unless the job says: in memory, or in LMDB files below `io.tmp.dirs`, for more than fits into memory. Either restores what the other wrote.',
+  ),
+  incrementalCheckpoints: bool(
+    'state.backend.incremental',
+    'false',
+    'Checkpoints write only the key groups that have changed and refer to earlier ones for the rest, unless the job says.',
+  ),
+  lmdbCacheBytes: size(
+    'state.backend.lmdb.cache-size',
+    '64 MiB',
+    'Memory for the state that an operator in one slot uses most, with `lmdb`.',
+  ),
+  snapshotCompression: choice(
+    'execution.checkpointing.snapshot-compression',
+    'none',
+    ['none', 'gzip', 'lz4'],
+    'How keyed state is compressed in checkpoints and savepoints, unless the job says. Restoring needs no setting.',
+  ),
+  localRecovery: bool(
+    'execution.state-recovery.from-local',
+    'false',
+    'Workers keep a copy of what they wrote for the newest checkpoint below `io.tmp.dirs`, and restore from it if they can, unless the job says.',
   ),
   bufferTimeoutMs: duration('execution.buffer-timeout', '20 ms', 'Longest time a record waits in an output buffer.'),
   autoWatermarkIntervalMs: duration(
