@@ -37,7 +37,7 @@ export interface KeeperTimes {
 }
 
 export interface LoopLeaseKeeperDeps {
-  readonly coordination: Coordination;
+  readonly coordination: Pick<Coordination, 'keepAlive'>;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;

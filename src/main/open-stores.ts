@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import type { Coordination } from '../../ha/coordination/coordination.ts';
-import { createCoordination } from '../../ha/coordination/create-coordination.ts';
+import { type CoordinationOptions, createCoordination } from '../../ha/coordination/create-coordination.ts';
 import { createObjectStore } from '../../ha/objects/create-object-store.ts';
 import type { ObjectStore } from '../contracts/object-store.ts';
 import type { Clock } from '../kernel/clock.ts';
@@ -14,18 +14,21 @@ export interface ProcessDeps {
   readonly log: Logger;
 }
 
-/** The coordination store of the configuration. It may be away: calls then say so, and work when it is back. */
-export function openCoordination(deps: ProcessDeps, c: Configuration): Promise<Coordination> {
-  if (c.haType === 'embedded') {
-    return createCoordination(deps, { type: 'embedded', directory: resolve(c.embeddedDir, 'coordination') });
-  }
-  return createCoordination(deps, {
+/** The coordination store of the configuration, as plain data: a thread may open it a second time. */
+export function coordinationOptions(c: Configuration): CoordinationOptions {
+  if (c.haType === 'embedded') return { type: 'embedded', directory: resolve(c.embeddedDir, 'coordination') };
+  return {
     type: 'etcd',
     endpoints: (c.etcdEndpoints ?? '').split(',').map((endpoint) => endpoint.trim()),
     namespace: '/millrace/',
     ...(c.etcdUsername === undefined ? {} : { auth: { username: c.etcdUsername, password: c.etcdPassword ?? '' } }),
     ...(c.etcdCaFile === undefined ? {} : { tlsFiles: { ca: c.etcdCaFile, cert: c.etcdCertFile, key: c.etcdKeyFile } }),
-  });
+  };
+}
+
+/** It may be away: calls then say so, and work when it is back. */
+export function openCoordination(deps: ProcessDeps, c: Configuration): Promise<Coordination> {
+  return createCoordination(deps, coordinationOptions(c));
 }
 
 /** Plain data, so that a slot's thread opens the same store as its process. */

@@ -1,10 +1,8 @@
 import { existsSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import { LeaderElection } from '../../ha/election/leader-election.ts';
 import { WatchedLeaderRetrieval } from '../../ha/election/leader-retrieval.ts';
-import type { FastTakeoverOptions } from '../../ha/election/leader-suspicion.ts';
-import { ReplicaDirectory, type ReplicaInfo } from '../../ha/election/replica-directory.ts';
+import { ReplicaDirectory } from '../../ha/election/replica-directory.ts';
 import { ReplicaRegistration } from '../../ha/election/replica-registration.ts';
 import { openHaStores } from '../../ha/stores/ha-stores.ts';
 import { IDENTITY, identityGatewaySpec } from '../contracts/identity-gateway.ts';
@@ -19,7 +17,6 @@ import { findPackageRoot } from '../program/bundle-folder.ts';
 import { IsolatedPlanner } from '../program/isolated-planner.ts';
 import { RestServer } from '../rest/rest-server.ts';
 import { connectGateway } from '../rpc/connect-gateway.ts';
-import { RpcLeaderProbe } from '../rpc/leader-probe.ts';
 import { RpcServer } from '../rpc/rpc-server.ts';
 import { environmentDefaults } from './config/job-defaults.ts';
 import { describeConfiguration } from './config/load-config.ts';
@@ -27,6 +24,7 @@ import type { Configuration } from './config/options.ts';
 import { HaEvents } from './ha-events.ts';
 import { LeaderRole } from './leader-role.ts';
 import { objectStoreSettings, openCoordination, openObjects, type ProcessDeps } from './open-stores.ts';
+import { startElection, startLeaseKeeper } from './start-election.ts';
 import { temporaryDir } from './temporary-dir.ts';
 import { untilTold } from './until-told.ts';
 
@@ -50,6 +48,10 @@ async function startJobManager(c: Configuration, log: Logger, version: string, s
 
   const coordination = await openCoordination(deps, c);
   stack.add('coordination', () => coordination.close());
+  // A thread takes a moment to start; meanwhile the rest does.
+  const keeperStarting = startLeaseKeeper({ ...deps, coordination }, c, { replicaId });
+  keeperStarting.catch(() => undefined); // Awaited below.
+  stack.add('lease keeper', async () => (await keeperStarting)?.close());
   const objects = await openObjects(deps, objectStoreSettings(c));
   stack.add('objects', () => objects.close());
   const stores = openHaStores({ ...deps, coordination, objects }, c.clusterId);
@@ -132,26 +134,17 @@ async function startJobManager(c: Configuration, log: Logger, version: string, s
   restUrl = `http://${c.restAddress}:${rest.port}`;
 
   const address = { replicaId, incarnation, rpcAddress: `${c.jobmanagerAddress}:${rpc.port}`, restUrl };
-  const election = LeaderElection.start(
-    {
-      ...watching,
-      ...(c.fastTakeover
-        ? {
-            fastTakeover: {
-              probe: new RpcLeaderProbe(deps),
-              rank: () => placeAmongStandbys(directory.list(), replicaId, retrieval.current()?.replicaId),
-              stealsPerMinuteMax: c.fastTakeoversPerMinute,
-              alert: (kind, detail) => events.add(kind, replicaId, undefined, detail),
-            } satisfies FastTakeoverOptions,
-          }
-        : {}),
-    },
-    { address, leaseTtlMs: c.leaseTtlMs, leaseMarginMs: c.leaseMarginMs, lastWrites: () => role.stopped() },
-    role,
-  );
-  stack.add('election', () => election.close());
   const registration = ReplicaRegistration.start(watching, { address });
   stack.add('registration', () => registration.close());
+  const keeper = await keeperStarting;
+  const election = startElection(
+    { ...watching, retrieval, directory, events, keeper },
+    c,
+    { address, lastWrites: () => role.stopped() },
+    role,
+  );
+  // Added last, so closed first: nothing comes between the wish to stop and the hand-over.
+  stack.add('election', () => election.close());
   log.info(
     {
       replicaId,
@@ -162,12 +155,6 @@ async function startJobManager(c: Configuration, log: Logger, version: string, s
     },
     'jobmanager started',
   );
-}
-
-/** By id: every standby knows the same order. */
-function placeAmongStandbys(replicas: readonly ReplicaInfo[], own: string, leader: string | undefined): number {
-  const standbys = replicas.map((one) => one.replicaId).filter((id) => id !== leader);
-  return Math.max(0, standbys.indexOf(own));
 }
 
 function webRoot(): string | undefined {

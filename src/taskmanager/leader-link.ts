@@ -7,7 +7,7 @@ import type { FencingToken } from '../kernel/ids.ts';
 import { BackgroundTasks } from '../kernel/lifecycle.ts';
 import type { Logger } from '../kernel/log.ts';
 import type { Random } from '../kernel/random.ts';
-import { backoffMs, QUICK_BACKOFF } from '../kernel/retry.ts';
+import { type Backoff, backoffMs } from '../kernel/retry.ts';
 import { type ContactEvent, type LeaderContact, noContact, stepLeaderContact } from './leader-contact.ts';
 
 export type JobManagerConnection = GatewayConnection<typeof jobManagerGatewaySpec>;
@@ -39,6 +39,8 @@ interface Session {
 }
 
 const GOODBYE_MS = 2_000;
+/** The store may tell a worker of a new leader some milliseconds before it tells the leader itself. */
+const REGISTRATION_BACKOFF: Backoff = { initialMs: 4, maxMs: 1_000, multiplier: 2 };
 
 /** Follows the leader: connects, registers, notices silence. Decisions are in {@link stepLeaderContact}. */
 export class LeaderLink {
@@ -184,7 +186,7 @@ export class LeaderLink {
         if (stopped.signal.aborted) return;
         if (wasAnswered(error)) this.step({ kind: 'answered', token });
         if (attempt % 20 === 0) log.warn({ token, attempt, err: asError(error) }, 'registration not taken yet');
-        await sleep(clock, backoffMs(QUICK_BACKOFF, Math.min(attempt, 10), random), stopped.signal);
+        await sleep(clock, backoffMs(REGISTRATION_BACKOFF, Math.min(attempt, 10), random), stopped.signal);
       }
     }
   }

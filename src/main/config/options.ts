@@ -95,6 +95,11 @@ export const OPTIONS = {
     '500 ms',
     'A leader suspends itself this long before its lease could expire.',
   ),
+  leasePatienceMs: duration(
+    'high-availability.lease-patience',
+    undefined,
+    'How long a leader whose event loop is blocked keeps its lease (etcd only: a thread renews it). Default: `heartbeat.timeout` less `high-availability.lease-ttl` less 500 ms, so that a new leader comes before workers give up; at least the lease’s TTL.',
+  ),
   fastTakeover: bool(
     'high-availability.fast-takeover',
     'true',
