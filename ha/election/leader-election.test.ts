@@ -243,6 +243,89 @@ test('closing hands over without waiting for the TTL, after the last write', asy
   expect(second.contender.tokens[0]).toBeGreaterThan(wrote ?? 0n);
 });
 
+test('a leader that hands over goes on living: its last write, then another leads, and it stands by', async () => {
+  const { clock, model, start } = cluster();
+  let wrote = false;
+  const first = start('a', {
+    lastWrites: async () => {
+      wrote = leaderKey(model)?.modRevision === first.contender.tokens[0];
+    },
+  });
+  await clock.advance(50);
+  const second = start('b');
+  await clock.advance(50);
+  const [token = 0n as never] = first.contender.tokens;
+  const handed = first.election.handOver(token, undefined);
+  await clock.advance(20);
+  await handed;
+  await clock.advance(20);
+  expect(wrote).toBe(true);
+  expect(second.contender.leads).toBe(true);
+  await clock.advance(10_000);
+  expect(first.contender.calls).toEqual(['granted', 'revoked']);
+  // And back again, to a replica that is alive.
+  const back = second.election.handOver(second.contender.tokens[0] ?? (0n as never), 'a');
+  await clock.advance(20);
+  await back;
+  await clock.advance(20);
+  expect(first.contender.leads).toBe(true);
+  expect(model.leases).toHaveLength(1);
+});
+
+test('a hand-over to a certain replica goes to that one, though others would be as quick', async () => {
+  const { clock, replicas } = cluster('a', 'b', 'c', 'd', 'e');
+  await clock.advance(100);
+  for (const to of ['c', 'a', 'e', 'b', 'd', 'a']) {
+    const [leader] = leadersOf(replicas);
+    if (leader === undefined || leader.name === to) continue;
+    const handed = leader.election.handOver(leader.contender.tokens.at(-1) ?? (0n as never), to);
+    await clock.advance(50);
+    await handed;
+    await clock.advance(50);
+    expect(leadersOf(replicas).map(({ name }) => name)).toEqual([to]);
+    await clock.advance(3_000);
+  }
+});
+
+test('a hand-over to a replica that does not come leaves nobody waiting for long', async () => {
+  const { clock, replicas } = cluster('a', 'b');
+  await clock.advance(100);
+  const [leader] = leadersOf(replicas);
+  const handed = leader?.election.handOver(leader.contender.tokens[0] ?? (0n as never), 'gone');
+  await clock.advance(50);
+  await handed;
+  expect(leadersOf(replicas)).toEqual([]);
+  await clock.advance(600);
+  expect(leadersOf(replicas).map(({ name }) => name)).toEqual(
+    replicas.flatMap((one) => (one === leader ? [] : one.name)),
+  );
+});
+
+test('a hand-over under another token, or by one that does not lead, changes nothing', async () => {
+  const { clock, replicas } = cluster('a', 'b');
+  await clock.advance(100);
+  const [leader] = leadersOf(replicas);
+  const other = replicas.find((one) => one !== leader);
+  await expect(leader?.election.handOver(999n as never, undefined)).rejects.toMatchObject({ code: 'NOT_LEADER' });
+  const token = leader?.contender.tokens[0] ?? (0n as never);
+  await expect(other?.election.handOver(token, undefined)).rejects.toMatchObject({ code: 'NOT_LEADER' });
+  await clock.advance(1_000);
+  expect(leader?.contender.calls).toEqual(['granted']);
+});
+
+test('a hand-over while the store is away ends in somebody’s leadership all the same', async () => {
+  const { clock, faults, replicas } = cluster('a', 'b');
+  await clock.advance(100);
+  const [leader] = leadersOf(replicas);
+  faults.push({ client: leader?.name ?? '', kind: 'all', fault: { kind: 'failAfter' } });
+  const handed = leader?.election.handOver(leader.contender.tokens[0] ?? (0n as never), 'b');
+  await clock.advance(10_000);
+  await handed;
+  faults.splice(0);
+  await clock.advance(3_000);
+  expect(leadersOf(replicas)).toHaveLength(1);
+});
+
 test('last writes that hang do not keep the leadership for ever, nor lose it before they may end', async () => {
   const { clock, model, start } = cluster();
   const first = start('a', { lastWrites: () => new Promise(() => {}), lastWritesMaxMs: 4_000 });

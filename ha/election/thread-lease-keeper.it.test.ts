@@ -1,7 +1,10 @@
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { afterEach, expect, test } from 'vitest';
 import { SystemClock } from '../../src/kernel/clock.ts';
 import { silentLogger } from '../../src/kernel/log.ts';
 import { SystemRandom } from '../../src/kernel/random.ts';
+import { packageRoot } from '../../test-support/ensure-infra.ts';
 import { until } from '../../test-support/until.ts';
 import { sharedEtcd } from '../../test-support/vitest-shared.ts';
 import { type CoordinationOptions, createCoordination } from '../coordination/create-coordination.ts';
@@ -24,7 +27,7 @@ async function leaderWithThread(patienceMs: number) {
   const keeper = await ThreadLeaseKeeper.start(
     { ...deps, coordination },
     {
-      workerUrl: new URL('../../dist/ha/election/lease-thread.js', import.meta.url),
+      workerUrl: pathToFileURL(join(packageRoot(), 'dist/ha/election/lease-thread.js')),
       coordination: options,
       times: { renewIntervalMs: 2_000 / 3, retryMs: 150 },
       patienceMs,

@@ -124,3 +124,16 @@ test('the REST conversation of the documentation works as it stands', async () =
   });
   expect(Object.keys(job)).toEqual(expect.arrayContaining(['start-time', 'end-time', 'duration', 'last-modification']));
 });
+
+test('handover moves the leadership to the master that is named, and does nothing for a wrong name', async () => {
+  const leader = await until('a leader', () => cluster.leader());
+  const other = cluster.masters.find((one) => one !== leader)?.id ?? '';
+  const wrong = await millrace('handover', other, '-m', masters);
+  expect(wrong.code).not.toBe(0);
+  expect(wrong.err).toContain(`${leader.id} does`);
+  const moved = await millrace('handover', leader.id, '--to', other, '-m', masters);
+  expect(moved).toMatchObject({ code: 0 });
+  expect(moved.out).toMatch(new RegExp(`${leader.id} has given up[\\s\\S]*${other} leads now`));
+  const again = await millrace('handover', leader.id, '-m', masters);
+  expect(again.code).not.toBe(0);
+});

@@ -157,6 +157,37 @@ async function resultOf(
   }
 }
 
+const HAND_OVER_MAX_MS = 15_000;
+
+/**
+ * `millrace handover`: the leader that is named gives leadership up. The token that goes with its name is
+ * looked up first, so a request that comes late, or twice, finds another leader and changes nothing.
+ */
+export async function handOver(
+  { rest, clock, print }: ClientContext,
+  options: { readonly leader: string; readonly to: string | undefined },
+): Promise<number> {
+  const { leader } = await rest.ha();
+  if (leader?.id !== options.leader)
+    throw new MillraceError(
+      'CONFLICT',
+      `${options.leader} does not lead${leader === null ? ', nobody does right now' : `: ${leader.id} does`}`,
+      { hint: 'Name the present leader, as a sign that you mean it.' },
+    );
+  const { id, token } = leader;
+  const to = options.to === undefined ? {} : { to: options.to };
+  await rest.json('POST', '/ha/handover', { leader: id, token, ...to });
+  print(`${id} has given up leadership (token ${token}).`);
+  for (const endMs = clock.nowMs() + HAND_OVER_MAX_MS; clock.nowMs() < endMs; await sleep(clock, 20)) {
+    const now = (await rest.ha()).leader;
+    if (now === null || now.token === token) continue;
+    print(`${now.id} leads now (token ${now.token}).`);
+    return options.to === undefined || options.to === now.id ? 0 : 1;
+  }
+  print('Nobody leads yet; see GET /ha.');
+  return 1;
+}
+
 function describe(job: JobSummary): string {
   const start = job['start-time'] > 0 ? new Date(job['start-time']).toISOString() : 'not started';
   return `${start} : ${job.jid} : ${job.name} (${job.state})`;

@@ -2,6 +2,11 @@ import { type Clock, sleep } from '../kernel/clock.ts';
 import { asError, MillraceError, NotFoundError, UnavailableError } from '../kernel/errors.ts';
 import type { JobStatus } from '../contracts/job-status.ts';
 
+/** Fields of `GET /ha` that a client uses. */
+export interface HaSummary {
+  readonly leader: { readonly id: string; readonly token: string } | null;
+}
+
 /** Fields of `GET /jobs/:id` that a client uses; the server sends more. */
 export interface JobSummary {
   readonly jid: string;
@@ -104,6 +109,10 @@ export class RestClient {
 
   private async trigger(path: string, body: object): Promise<string> {
     return (await this.json<{ 'request-id': string }>('POST', path, body))['request-id'];
+  }
+
+  ha(): Promise<HaSummary> {
+    return this.json('GET', '/ha');
   }
 
   json<T>(method: string, path: string, body?: object): Promise<T> {

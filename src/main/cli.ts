@@ -5,6 +5,7 @@ import {
   cancelJob,
   type ClientContext,
   disposeSavepoint,
+  handOver,
   jobStatus,
   listJobs,
   runJob,
@@ -160,6 +161,13 @@ client('stop', 'end a job with a savepoint')
       targetDirectory: flags.savepointPath,
       drain: flags.drain,
     });
+  });
+
+client('handover', 'let another master lead, without a pause for its jobs')
+  .argument('<leader>', 'the master that leads now: named, so that nothing happens by mistake')
+  .option('-t, --to <id>', 'the master that shall lead (default: whichever comes first)')
+  .action(async (leader: string, flags: ClientFlags & { to?: string }) => {
+    process.exitCode = await handOver(await context(flags), { leader, to: flags.to });
   });
 
 async function context(flags: ClientFlags): Promise<ClientContext> {

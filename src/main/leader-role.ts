@@ -60,6 +60,11 @@ export class LeaderRole implements LeaderContender {
     return this.term?.leadership.isValid() ?? false;
   }
 
+  /** The token under which this replica leads, while it certainly does. */
+  get leadingToken(): FencingToken | undefined {
+    return this.isLeading ? this.term?.leadership.token : undefined;
+  }
+
   granted(leadership: Leadership): void {
     const { token } = leadership;
     this.deps.log.info({ token: token.toString() }, 'leadership granted');

@@ -22,6 +22,7 @@ import { environmentDefaults } from './config/job-defaults.ts';
 import { describeConfiguration } from './config/load-config.ts';
 import type { Configuration } from './config/options.ts';
 import { HaEvents } from './ha-events.ts';
+import { HandOverDesk } from './hand-over-desk.ts';
 import { LeaderRole } from './leader-role.ts';
 import { objectStoreSettings, openCoordination, openObjects, type ProcessDeps } from './open-stores.ts';
 import { startElection, startLeaseKeeper } from './start-election.ts';
@@ -106,6 +107,7 @@ async function startJobManager(c: Configuration, log: Logger, version: string, s
   rpc.serve('jobmanager', jobManagerGatewaySpec, role.handler());
   rpc.serve(IDENTITY, identityGatewaySpec, { identify: async () => ({ replicaId, incarnation }) });
 
+  const handing = new HandOverDesk({ log, replicaId, directory, events });
   let restUrl = '';
   const rest = await RestServer.start(
     {
@@ -126,6 +128,7 @@ async function startJobManager(c: Configuration, log: Logger, version: string, s
             startedMs: replica.startedWallMs,
           })),
         events: () => events.list(),
+        handOver: (request) => handing.over(request),
       },
     },
     { host: c.restBindAddress, port: c.restPort, maxContentBytes: c.restMaxContentBytes, webRoot: webRoot() },
@@ -143,6 +146,7 @@ async function startJobManager(c: Configuration, log: Logger, version: string, s
     { address, lastWrites: () => role.stopped() },
     role,
   );
+  handing.opens({ election, token: () => role.leadingToken });
   // Added last, so closed first: nothing comes between the wish to stop and the hand-over.
   stack.add('election', () => election.close());
   log.info(

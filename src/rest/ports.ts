@@ -25,6 +25,17 @@ export interface HaView {
   replicas(): Promise<readonly ReplicaView[]>;
   /** Newest last, bounded. */
   events(): readonly HaEvent[];
+  /**
+   * Gives leadership up so that another master (`to`, if given) takes it at once; resolves when it is free.
+   * Rejects with `CONFLICT` unless this replica is `leader`, leads under `token`, and somebody can follow.
+   */
+  handOver(request: HandOverRequest): Promise<void>;
+}
+
+export interface HandOverRequest {
+  readonly leader: string;
+  readonly token: string;
+  readonly to?: string | undefined;
 }
 
 export interface ReplicaView {

@@ -1,14 +1,16 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { LeaderInfo } from '../contracts/leadership.ts';
+import { MillraceError } from '../kernel/errors.ts';
 import { asFencingToken } from '../kernel/ids.ts';
 import { silentLogger } from '../kernel/log.ts';
-import type { HaView, RestDeps } from './ports.ts';
+import type { HandOverRequest, HaView, RestDeps } from './ports.ts';
 import { RestServer } from './rest-server.ts';
 import { JOB_ID, ModelDispatcher } from './testing/model-dispatcher.ts';
 
 /** Two masters: `leader` leads, `standby` knows it. */
 class ModelElection {
   leader: string | undefined = 'leader';
+  readonly handOvers: (HandOverRequest & { readonly by: string })[] = [];
   readonly ports = new Map<string, number>();
 
   view(replicaId: string): HaView {
@@ -21,6 +23,10 @@ class ModelElection {
       replicas: async () =>
         [...this.ports.keys()].map((id) => ({ id, restUrl: urlOf(id), rpcAddress: '127.0.0.1:1', startedMs: 1 })),
       events: () => [],
+      handOver: async (request) => {
+        this.handOvers.push({ by: replicaId, ...request });
+        if (request.token !== '42') throw new MillraceError('CONFLICT', 'another token leads');
+      },
     };
   }
 
@@ -185,6 +191,22 @@ test('a cancel is answered 202 once it is accepted', async () => {
   expect(dispatcher.cancelled).toEqual([JOB_ID]);
 });
 
+test('a hand-over reaches the leader through any master, and needs the leader’s name and token', async () => {
+  const asked = await call(standby, 'POST', '/ha/handover', json({ leader: 'leader', token: '42', to: 'standby' }));
+  expect(asked).toMatchObject({ status: 200, body: { 'handed-over': { leader: 'leader', to: 'standby' } } });
+  expect(election.handOvers).toEqual([{ by: 'leader', leader: 'leader', token: '42', to: 'standby' }]);
+  expect((await call(leader, 'POST', '/ha/handover', json({ leader: 'leader', token: '41' }))).status).toBe(409);
+  election.handOvers.length = 0;
+  for (const body of [undefined, {}, { leader: 'leader' }, { token: '42' }, { leader: 'leader', token: 'x' }]) {
+    const refused = await call(leader, 'POST', '/ha/handover', body === undefined ? {} : json(body));
+    expect(refused.status).toBe(400);
+  }
+  expect((await call(leader, 'POST', '/ha/handover', json({ leader: 'leader', token: '42', too: 'x' }))).status).toBe(
+    400,
+  );
+  expect(election.handOvers).toEqual([]);
+});
+
 test('during an election every replica answers 503 with a reason and when to come back', async () => {
   election.leader = undefined;
   dispatcher.leading = false;
@@ -229,6 +251,10 @@ test('a page of another origin can neither read nor post; the other master’s p
   const sibling = `http://127.0.0.1:${standby.port}`;
   const read = await call(leader, 'GET', '/jobs', { headers: { origin: sibling } });
   expect(read.headers.get('access-control-allow-origin')).toBe(sibling);
+  // It dies, and after a while is no master any more: the page that it served still reads.
+  election.ports.delete('standby');
+  const later = await call(leader, 'GET', '/jobs', { headers: { origin: sibling } });
+  expect(later.headers.get('access-control-allow-origin')).toBe(sibling);
 });
 
 test('an unexpected failure shows neither message nor stack', async () => {

@@ -123,7 +123,9 @@ async function register(app: FastifyInstance, deps: RestDeps, options: RestOptio
 const LOCAL = /^(\/v1)?\/(ha|health|config)\/?$/;
 
 function isApi(path: string): boolean {
-  return /^(\/v1)?\/(overview|jobs|jars|taskmanagers|jobmanager|cluster|savepoint-disposal)(\/|$)/.test(path);
+  return /^(\/v1)?\/(overview|jobs|jars|taskmanagers|jobmanager|cluster|savepoint-disposal|ha\/handover)(\/|$)/.test(
+    path,
+  );
 }
 
 function configRoute(app: FastifyInstance, { version }: RestDeps): void {

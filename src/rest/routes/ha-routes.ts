@@ -1,5 +1,14 @@
 import type { FastifyInstance } from 'fastify';
+import { z } from 'zod';
+import { parseInput } from '../input.ts';
 import type { RestDeps } from '../ports.ts';
+
+/** Who asks must know what is: a request that was prepared for another leader, or comes twice, changes nothing. */
+const handOverSchema = z.strictObject({
+  leader: z.string().min(1),
+  token: z.string().regex(/^[0-9]{1,30}$/, 'must be the token as GET /ha shows it'),
+  to: z.string().min(1).optional(),
+});
 
 /**
  * What a replica says of itself and of the election. Answered locally by every replica, so that the
@@ -35,6 +44,12 @@ export function haRoutes(app: FastifyInstance, { ha, version }: RestDeps): void 
         detail: event.detail,
       })),
     };
+  });
+
+  app.post('/ha/handover', async (request) => {
+    const wanted = parseInput('The hand-over', handOverSchema, request.body ?? {});
+    await ha.handOver(wanted);
+    return { 'handed-over': { leader: wanted.leader, token: wanted.token, to: wanted.to ?? null } };
   });
 
   /** For load balancers and containers: 200 as long as this process serves. */
