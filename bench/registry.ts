@@ -3,7 +3,15 @@ import { codecBench } from './codec.ts';
 import type { Benchmark } from './lib/benchmark.ts';
 import { shuffleBench } from './shuffle.ts';
 import { stateBench } from './state.ts';
+import { windowBench } from './window.ts';
 import { wordCountBench } from './wordcount.ts';
 
 /** All there are, in the order in which `all` runs them. */
-export const BENCHMARKS: readonly Benchmark[] = [codecBench, chainBench, wordCountBench, shuffleBench, stateBench];
+export const BENCHMARKS: readonly Benchmark[] = [
+  codecBench,
+  chainBench,
+  wordCountBench,
+  windowBench,
+  shuffleBench,
+  stateBench,
+];

@@ -11,6 +11,8 @@ import { checkProcessFunction, type KeyedProcessFunction, OutputTag } from './pr
 import type { Sink, TwoPhaseCommitSink } from './sink.ts';
 import { type OperatorRegistry, type StreamInput, StreamOperator } from './stream-operator.ts';
 import { checkStrategy, type WatermarkStrategy } from './watermark-strategy.ts';
+import { WindowedStream } from './windowed-stream.ts';
+import type { TumblingEventTimeWindows } from './windows.ts';
 
 /** The environment as its streams see it. */
 export interface StreamHost extends OperatorRegistry {
@@ -160,8 +162,10 @@ export class SingleOutputStreamOperator<T> extends DataStream<T> {
   getSideOutput<X>(tag: OutputTag<X>): DataStream<X> {
     if (!(tag instanceof OutputTag)) throw new InvalidArgumentError('getSideOutput() needs an OutputTag');
     const { kind } = this.made.definition;
-    if (kind !== 'process' && kind !== 'coProcess') {
-      throw new InvalidArgumentError(`"${this.made.settings.name}" has no side outputs: it is no process function`);
+    if (kind !== 'process' && kind !== 'coProcess' && kind !== 'window') {
+      throw new InvalidArgumentError(
+        `"${this.made.settings.name}" has no side outputs: it is no process function and no window`,
+      );
     }
     const input = { operator: this.made, partitioner: undefined, keySelector: undefined, sideOutput: tag.id };
     return new DataStream<X>(this.host, [input]);
@@ -237,6 +241,11 @@ export class KeyedStream<T, K extends Key> extends DataStream<T> {
       keySelector: this.keySelector as KeySelector<unknown>,
       create: create as () => KeyedProcessFunction<unknown, unknown, unknown>,
     });
+  }
+
+  /** Cuts the stream of each key into windows, by the time of its records. */
+  window(windows: TumblingEventTimeWindows): WindowedStream<T, K> {
+    return new WindowedStream<T, K>((name, definition) => this.transform(name, definition), this.keySelector, windows);
   }
 
   /** Running sum of a field; the other fields are those of the key's first record. */

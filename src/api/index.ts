@@ -69,3 +69,5 @@ export {
   twoPhaseCommitSink,
 } from './two-phase-commit.ts';
 export { type TimestampAssigner, WatermarkStrategy } from './watermark-strategy.ts';
+export { WindowedStream } from './windowed-stream.ts';
+export { ProcessWindowFunction, type TimeWindow, TumblingEventTimeWindows, type WindowContext } from './windows.ts';

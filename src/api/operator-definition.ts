@@ -3,7 +3,9 @@ import type { FilterFunction, FlatMapFunction, KeySelector, MapFunction, ReduceF
 import type { KeyedCoProcessFunction, KeyedProcessFunction } from './process-function.ts';
 import type { Sink, TwoPhaseCommitSink } from './sink.ts';
 import type { Source } from './source.ts';
+import type { AggregateFunction } from './state.ts';
 import type { WatermarkStrategy } from './watermark-strategy.ts';
+import type { ProcessWindowFunction, TumblingEventTimeWindows } from './windows.ts';
 
 /**
  * An operator with its functions: what `main` builds and a slot takes by operator id. The JobGraph
@@ -40,6 +42,20 @@ export type OperatorDefinition =
       readonly keySelectors: readonly [KeySelector<unknown>, KeySelector<unknown>];
       readonly create: () => KeyedCoProcessFunction<unknown, unknown, unknown, unknown>;
     }
+  | {
+      readonly kind: 'window';
+      readonly keySelector: KeySelector<unknown>;
+      readonly windows: TumblingEventTimeWindows;
+      readonly contents: WindowContents;
+      /** The id of the side output that late records go to. */
+      readonly lateTag?: string;
+    }
   | { readonly kind: 'sink'; readonly sink: Sink<unknown> | TwoPhaseCommitSink<unknown, unknown> };
+
+/** What becomes of the records of a key and window. */
+export type WindowContents =
+  | { readonly kind: 'reduce'; readonly fn: ReduceFunction<unknown>; readonly sumOf?: FieldRef }
+  | { readonly kind: 'aggregate'; readonly fn: AggregateFunction<unknown, unknown, unknown> }
+  | { readonly kind: 'process'; readonly create: () => ProcessWindowFunction<unknown, unknown> };
 
 export type OperatorKind = OperatorDefinition['kind'];

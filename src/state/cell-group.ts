@@ -61,6 +61,10 @@ export class CellGroup {
     }
   }
 
+  *rows(): Generator<readonly [CanonicalKey, unknown]> {
+    for (const cell of this.cells) if (cell.epoch !== DEAD) yield [cell.key, this.unpacked(cell.key, cell.value)];
+  }
+
   *values(): Generator<unknown> {
     for (const cell of this.cells) if (cell.epoch !== DEAD) yield this.unpacked(cell.key, cell.value);
   }

@@ -3,6 +3,7 @@ import type { KeyGroupRange } from '../contracts/key-groups.ts';
 import { type CellsView, type CellsWalk, endEpoch, type Epochs, NO_CUT } from './cell-group.ts';
 import type { ListCells, MapCells, RowSink, SingleCells, StateKind } from './cells.ts';
 import { type CurrentKey, HeapListCells, HeapMapCells, HeapSingleCells } from './heap-cells.ts';
+import { HeapPanes } from './heap-panes.ts';
 import { HeapSums } from './heap-sums.ts';
 import { type HeapTable, HeapTables } from './heap-table.ts';
 import type { CanonicalKey } from './key-group-hash.ts';
@@ -16,6 +17,7 @@ export class HeapStore implements KeyedStore {
   private readonly current: CurrentKey = { key: undefined, version: 0 };
   private readonly cuts: number[] = [];
   private tables: HeapTables;
+  private paned: HeapPanes[] = [];
 
   constructor(
     private readonly range: KeyGroupRange,
@@ -48,6 +50,14 @@ export class HeapStore implements KeyedStore {
     return new HeapSums(this.tableOf(name), this.current, field);
   }
 
+  panes(name: string): HeapPanes {
+    const panes = new HeapPanes(name, this.range, this.maxParallelism, this.epochs, this.current);
+    const restored = this.tables.take(name, 'map');
+    if (restored !== undefined) panes.adopt(restored);
+    this.paned.push(panes);
+    return panes;
+  }
+
   list(name: string): ListCells {
     return new HeapListCells(this.tableOf(name), this.current);
   }
@@ -75,11 +85,14 @@ export class HeapStore implements KeyedStore {
   cut(): { readonly cut: number; readonly views: StateViews } {
     const cut = endEpoch(this.epochs);
     const tables = this.tables.all();
+    const paned = [...this.paned];
+    const panes = paned.flatMap((each) => each.tables());
     this.cuts.push(cut);
     this.epochs.needed = cut;
-    const groups = Array.from({ length: this.range.last - this.range.first + 1 }, (_, group) =>
-      tables.flatMap((table) => fixGroup(table, group, cut)),
-    );
+    const groups = Array.from({ length: this.range.last - this.range.first + 1 }, (_, group) => [
+      ...tables.flatMap((table) => fixGroup(table, group, cut)),
+      ...panes.flatMap(({ table, time }) => fixGroup(table, group, cut, time)),
+    ]);
     const close = () => {
       for (const group of groups) for (const view of group) view.drop();
       const at = this.cuts.indexOf(cut);
@@ -87,23 +100,31 @@ export class HeapStore implements KeyedStore {
       this.epochs.needed = this.cuts.reduce((newest, one) => Math.max(newest, one), NO_CUT);
     };
     const removedSince = (group: number, since: number) =>
-      tables.some((table) => table.groups[group]?.removedSince(since) === true);
+      tables.some((table) => table.groups[group]?.removedSince(since) === true) ||
+      paned.some((each) => each.droppedSince(group, since));
     return { cut, views: { groups, removedSince, close } };
   }
 
   get size(): number {
-    return this.tables.size;
+    return this.panesSum(({ size }) => size) + this.tables.size;
   }
 
   get estimatedBytes(): number {
-    return this.tables.estimatedBytes;
+    return this.panesSum(({ estimatedBytes }) => estimatedBytes) + this.tables.estimatedBytes;
   }
 
   dispose(): void {
     // Let go of, not cleared: a snapshot of a task that has just ended may still be walking the cells.
     this.tables = new HeapTables(this.range, this.maxParallelism, this.epochs);
+    this.paned = [];
     this.current.key = undefined;
     this.current.version++;
+  }
+
+  private panesSum(of: (table: HeapTable) => number): number {
+    let sum = 0;
+    for (const panes of this.paned) for (const { table } of panes.tables()) sum += of(table);
+    return sum;
   }
 
   private tableOf(name: string): HeapTable {
@@ -113,10 +134,11 @@ export class HeapStore implements KeyedStore {
   }
 }
 
-function fixGroup(table: HeapTable, index: number, cut: number): StateView[] {
+/** `time`: of a pane, whose rows are entries of maps. */
+function fixGroup(table: HeapTable, index: number, cut: number, time?: number): StateView[] {
   const group = table.groups[index];
   const view = group?.fix(cut, table.expiry());
-  return group === undefined || view === undefined ? [] : [new HeapStateView(table, index, view)];
+  return group === undefined || view === undefined ? [] : [new HeapStateView(table, index, view, time)];
 }
 
 class HeapStateView implements StateView {
@@ -129,9 +151,10 @@ class HeapStateView implements StateView {
     private readonly table: HeapTable,
     private readonly index: number,
     private readonly view: CellsView,
+    private readonly time: number | undefined,
   ) {
     this.name = table.name;
-    this.kind = table.kind;
+    this.kind = time === undefined ? table.kind : 'map';
     this.walk = { view };
   }
 
@@ -140,7 +163,7 @@ class HeapStateView implements StateView {
   }
 
   visit(rowsMax: number, sink: RowSink): boolean {
-    const finished = this.group.visit(this.walk, rowsMax, sink);
+    const finished = this.group.visit(this.walk, rowsMax, this.time === undefined ? sink : entriesAt(this.time, sink));
     // In the same turn as the last cell: a change from here on must not be saved for a view that is complete.
     if (finished) this.drop();
     return finished;
@@ -155,6 +178,17 @@ class HeapStateView implements StateView {
     assert(group !== undefined, 'a view is of an owned key group');
     return group;
   }
+}
+
+/** Takes the rows of a pane as what they are in snapshots. */
+function entriesAt(time: number, sink: RowSink): RowSink {
+  return {
+    single: (key, value) => sink.mapEntry(key, time, value),
+    listStart: (key) => sink.listStart(key),
+    listItem: (item) => sink.listItem(item),
+    listEnd: () => sink.listEnd(),
+    mapEntry: (key, mapKey, value) => sink.mapEntry(key, mapKey, value),
+  };
 }
 
 class RestoredRows implements RowSink {

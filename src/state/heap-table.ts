@@ -237,6 +237,14 @@ export class HeapTables {
     return table;
   }
 
+  /** Removes and gives the state of that name. */
+  take(name: string, kind: StateKind): HeapTable | undefined {
+    const table = this.tables.get(name);
+    if (table !== undefined && table.kind !== kind) throw otherKind(name, table.kind, kind);
+    this.tables.delete(name);
+    return table;
+  }
+
   get(name: string): HeapTable | undefined {
     return this.tables.get(name);
   }

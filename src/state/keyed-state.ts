@@ -6,6 +6,7 @@ import { type CanonicalKey, canonicalKey } from './key-group-hash.ts';
 import { type RestoreTarget, restoreKeyedState } from './keyed-restore.ts';
 import { KeyedSnapshot, type SnapshotDeps, type StateViews } from './keyed-snapshot.ts';
 import { type CellsFactory, KeyedStates } from './keyed-states.ts';
+import { MapPanes } from './map-panes.ts';
 import type { MemoryBudget, MemoryShare } from './memory-budget.ts';
 import type { NamedObject } from './object-names.ts';
 import type {
@@ -17,6 +18,7 @@ import type {
   MapState,
   MapStateDescription,
   PackedSums,
+  Panes,
   PendingSnapshot,
   ReducingState,
   ReducingStateDescription,
@@ -41,6 +43,8 @@ export interface KeyedStore extends CellsFactory, RestoreTarget {
   cut(): { readonly cut: number; readonly views: StateViews };
   /** Where a state's sums can be kept as numbers. */
   sums?(name: string, field: string | number): PackedSums;
+  /** Where a map state can be kept time by time. */
+  panes?(name: string): Panes;
   readonly size: number;
   readonly estimatedBytes: number;
   /** What was cut and not yet closed stays readable. */
@@ -127,6 +131,10 @@ export class KeyedState implements KeyedStateBackend {
 
   packedSums(name: string, field: string | number): PackedSums | undefined {
     return this.store.sums?.(name, field);
+  }
+
+  panes(name: string): Panes {
+    return this.store.panes?.(name) ?? new MapPanes(this, name);
   }
 
   listState<T>(state: string | ListStateDescription): ListState<T> {

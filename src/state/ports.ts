@@ -17,6 +17,8 @@ export interface KeyedStateBackend {
    * numbers as keys: a shorter way to most of its values. Undefined where there is none.
    */
   packedSums(name: string, field: string | number): PackedSums | undefined;
+  /** A state of key and time, for operators that are done with all keys of a time at once. Ask once for a name. */
+  panes(name: string): Panes;
   listState<T>(state: string | ListStateDescription): ListState<T>;
   mapState<K, V>(state: string | MapStateDescription): MapState<K, V>;
   reducingState<T>(state: ReducingStateDescription<T>): ReducingState<T>;
@@ -56,6 +58,31 @@ export interface PackedSums {
   unpack(key: string | number, sum: number): unknown;
   /** The value of the current key has been updated: packs it, if it can. */
   pack(): void;
+}
+
+/** A state of key and time. In snapshots it is a map state, with the time as the map's key. */
+export interface Panes {
+  /** What keys have at that time, a whole number. Made if need be. */
+  pane(time: number): Pane;
+  /** Times with a pane, in no particular order; also restored ones. */
+  times(): readonly number[];
+  /** Lets go of all that keys have at that time. */
+  drop(time: number): void;
+}
+
+/** One time of {@link Panes}: a value of each key. Values are as in a {@link ValueState}. */
+export interface Pane {
+  value(): unknown;
+  /** Not undefined. */
+  update(value: unknown): void;
+  /** A shorter way to sums in the field of that name, as `packedSums`. */
+  sums(field: string | number): PackedSums | undefined;
+  /** Adds to a number in the current key's value, in place. False when there is none. */
+  addTo(field: string | number, amount: number): boolean;
+  /** Adds an item to the current key's value, a list. */
+  append(item: unknown): void;
+  /** All keys with their values, in no particular order. Keys must neither come nor go meanwhile; changes the current key. */
+  entries(): Iterable<readonly [key: unknown, value: unknown]>;
 }
 
 export interface SnapshotOptions {

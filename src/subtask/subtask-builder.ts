@@ -21,6 +21,7 @@ import { SourceOperator } from './operators/source-operator.ts';
 import { TwoPhaseSinkOperator } from './operators/two-phase-sink-operator.ts';
 import type { StateBackendFactory } from './state-backend-factory.ts';
 import { KeyedProcessOperator, type ProcessFunctionCalls } from './operators/keyed-process-operator.ts';
+import { WindowOperator } from './operators/window-operator.ts';
 import { TimestampsOperator } from './operators/timestamps-operator.ts';
 import { siteOf, taskNameOf } from './task-lookup.ts';
 import type { EventTimePlan } from './time/event-time-plan.ts';
@@ -149,6 +150,10 @@ function buildOperator(request: BuildRequest, descriptor: OperatorDescriptor, co
           ],
         };
       });
+    }
+    case 'window': {
+      const operator = new WindowOperator(definition, context);
+      return { step: { kind: 'timed', operator }, operator };
     }
     case 'sink': {
       if (isTwoPhase(definition.sink)) {

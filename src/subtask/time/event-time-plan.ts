@@ -17,7 +17,7 @@ export interface EventTimePlan {
 
 /** Operators that look at timestamps, watermarks or timers. */
 export function usesTime(definition: OperatorDefinition | undefined): boolean {
-  return definition?.kind === 'process' || definition?.kind === 'coProcess';
+  return definition?.kind === 'process' || definition?.kind === 'coProcess' || definition?.kind === 'window';
 }
 
 function makesTime(definition: OperatorDefinition | undefined): boolean {
