@@ -1,5 +1,5 @@
 import type { Clock, Timer } from '../kernel/clock.ts';
-import { CorruptError, MillraceError, UnavailableError } from '../kernel/errors.ts';
+import { CorruptError, isMillraceError, MillraceError, UnavailableError } from '../kernel/errors.ts';
 import type { ExchangeOptions } from './exchange-options.ts';
 import type { Frame } from './frame.ts';
 import type { InputChannelListener, InputRequest } from './input-channel.ts';
@@ -83,7 +83,12 @@ export class ConsumerConnection implements WireHandlers {
     this.onGone();
     const why = error === undefined ? 'it closed the connection' : error.message;
     for (const channel of [...this.channels.values()]) {
-      channel.fail(new UnavailableError(`lost ${channel.description}: ${why}`, { cause: error }));
+      const message = `lost ${channel.description}: ${why}`;
+      channel.fail(
+        isMillraceError(error, 'CORRUPT')
+          ? new CorruptError(message, { cause: error })
+          : new UnavailableError(message, { cause: error }),
+      );
     }
     this.channels.clear();
   }

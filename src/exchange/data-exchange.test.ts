@@ -275,7 +275,7 @@ test('a server that is no slot, and one that never answers, are clear errors', a
     code: 'UNAVAILABLE',
     message: expect.stringContaining('no answer'),
   });
-  const newer = await stranger((socket) => void socket.write(Buffer.from('4d52445800020000', 'hex')));
+  const newer = await stranger((socket) => void socket.write(Buffer.from('4d52445800030000', 'hex')));
   await expect(open(consumer, newer)).rejects.toMatchObject({ code: 'UNSUPPORTED_VERSION' });
 });
 

@@ -1,4 +1,4 @@
-import { decodeFrameHeader, FRAME_HEADER_BYTES, type Frame, type FrameHeader, verifyFrame } from './frame.ts';
+import { decodeFrameHeader, FRAME_HEADER_BYTES, type Frame, type FrameHeader, verifyPayload } from './frame.ts';
 
 /**
  * Cuts a byte stream into frames. A payload that lies inside one chunk is handed out without a copy;
@@ -15,6 +15,11 @@ export class FrameReader {
     private readonly payloadBytesMax: number,
     private readonly onFrame: (frame: Frame) => void,
   ) {}
+
+  /** A frame has begun and not ended: a stream must not end here. */
+  get midFrame(): boolean {
+    return this.header !== undefined || this.headerFilled > 0;
+  }
 
   /** Throws `CORRUPT`; the stream is of no use after that. */
   push(chunk: Buffer): void {
@@ -52,7 +57,7 @@ export class FrameReader {
   }
 
   private emit(header: FrameHeader, payload: Buffer): void {
-    verifyFrame(this.headerBytes, payload);
+    verifyPayload(header, payload);
     this.header = undefined;
     this.headerFilled = 0;
     this.payload = undefined;

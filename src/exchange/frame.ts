@@ -10,7 +10,11 @@ import { CorruptError } from '../kernel/errors.ts';
  *   bytes 4-7   payload length   (numbers little-endian)
  *   bytes 8-11  channel
  *   bytes 12-15 sequence number within the channel, for messages that take a credit
- *   bytes 16-19 CRC-32 of bytes 0-15 and the payload
+ *   bytes 16-19 CRC-32 of the payload
+ *   bytes 20-23 CRC-32 of bytes 0-19
+ *
+ * The header has a checksum of its own because its length is believed before the payload is there: a
+ * receiver that waits for more bytes than were sent would wait for ever, and its sender for credits.
  */
 export const FRAME_KINDS = [
   'records',
@@ -34,10 +38,11 @@ export interface Frame {
 
 export interface FrameHeader extends Omit<Frame, 'payload'> {
   readonly payloadBytes: number;
+  readonly payloadChecksum: number;
 }
 
-export const FRAME_HEADER_BYTES = 20;
-const CHECKED_HEADER_BYTES = 16;
+export const FRAME_HEADER_BYTES = 24;
+const CHECKED_HEADER_BYTES = 20;
 export const NO_PAYLOAD: Uint8Array = new Uint8Array(0);
 
 const KIND_CODES: Readonly<Record<FrameKind, number>> = Object.fromEntries(
@@ -52,12 +57,16 @@ export function encodeFrameHeader(frame: Frame): Buffer {
   header.writeUInt32LE(frame.payload.length, 4);
   header.writeUInt32LE(frame.channel, 8);
   header.writeUInt32LE(frame.sequence, 12);
-  header.writeUInt32LE(checksum(header, frame.payload), 16);
+  header.writeUInt32LE(crc32(frame.payload), 16);
+  header.writeUInt32LE(crc32(header.subarray(0, CHECKED_HEADER_BYTES)), CHECKED_HEADER_BYTES);
   return header;
 }
 
 /** Throws `CORRUPT` for what no peer of this version sends, before any memory is taken for the payload. */
 export function decodeFrameHeader(header: Buffer, payloadBytesMax: number): FrameHeader {
+  if (header.readUInt32LE(CHECKED_HEADER_BYTES) !== crc32(header.subarray(0, CHECKED_HEADER_BYTES))) {
+    throw new CorruptError('received a frame header whose checksum does not match');
+  }
   const kind = FRAME_KINDS[(header[0] ?? 0) - 1];
   if (kind === undefined || header.readUInt16LE(2) !== 0) {
     throw new CorruptError('received bytes that are not a frame');
@@ -72,16 +81,12 @@ export function decodeFrameHeader(header: Buffer, payloadBytesMax: number): Fram
     payloadBytes,
     channel: header.readUInt32LE(8),
     sequence: header.readUInt32LE(12),
+    payloadChecksum: header.readUInt32LE(16),
   };
 }
 
-export function verifyFrame(header: Buffer, payload: Uint8Array): void {
-  if (header.readUInt32LE(16) !== checksum(header, payload)) {
-    throw new CorruptError('received a frame whose checksum does not match');
+export function verifyPayload(header: FrameHeader, payload: Uint8Array): void {
+  if (header.payloadChecksum !== crc32(payload)) {
+    throw new CorruptError(`received a ${header.kind} frame of ${payload.length} bytes whose checksum does not match`);
   }
-}
-
-function checksum(header: Buffer, payload: Uint8Array): number {
-  const ofHeader = crc32(header.subarray(0, CHECKED_HEADER_BYTES));
-  return payload.length === 0 ? ofHeader : crc32(payload, ofHeader);
 }

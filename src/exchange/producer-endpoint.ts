@@ -1,5 +1,5 @@
 import type { Clock, Timer } from '../kernel/clock.ts';
-import { asError, CorruptError, MillraceError } from '../kernel/errors.ts';
+import { asError, CorruptError, isMillraceError, MillraceError } from '../kernel/errors.ts';
 import type { AttemptId, DeploymentId, JobId } from '../kernel/ids.ts';
 import type { BackgroundTasks } from '../kernel/lifecycle.ts';
 import type { Logger } from '../kernel/log.ts';
@@ -80,7 +80,10 @@ export class ProducerEndpoint implements WireHandlers {
     this.pump();
   }
 
-  onClosed(): void {
+  onClosed(error: Error | undefined): void {
+    if (isMillraceError(error, 'CORRUPT')) {
+      this.deps.log.warn({ peer: this.wire.peer, err: error }, 'a consumer sent damaged data');
+    }
     this.idle?.cancel();
     this.idle = undefined;
     for (const channel of this.channels.values()) this.drop(channel);

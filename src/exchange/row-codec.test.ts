@@ -3,6 +3,10 @@ import { expect, test } from 'vitest';
 import { isMillraceError } from '../kernel/errors.ts';
 import { rowCodec } from './row-codec.ts';
 
+/** Cases per property; 300,000 in `npm run properties`. */
+const RUNS = Number(process.env.MILLRACE_PROPERTY_RUNS ?? 300);
+const LONG_RUN_MS = 3_600_000;
+
 function roundTrip(records: readonly unknown[]): readonly unknown[] {
   const encoder = rowCodec.createEncoder();
   for (const record of records) encoder.append(record);
@@ -102,22 +106,26 @@ test('class instances become their fields, rare built-ins stay what they are', (
   expect((one(new RangeError('no')) as Error).message).toBe('no');
 });
 
-test('any structured value comes back as it was, alone and among others', () => {
-  const anything = fc.anything({
-    withBigInt: true,
-    withDate: true,
-    withMap: true,
-    withSet: true,
-    withTypedArray: true,
-    withUnicodeString: true,
-  } as fc.ObjectConstraints);
-  fc.assert(
-    fc.property(fc.array(fc.oneof(anything, fc.record({ word: fc.string(), count: fc.integer() }))), (records) => {
-      expect(roundTrip(records)).toStrictEqual(records.map((record) => structuredClone(record)));
-    }),
-    { numRuns: 300 },
-  );
-});
+test(
+  'any structured value comes back as it was, alone and among others',
+  () => {
+    const anything = fc.anything({
+      withBigInt: true,
+      withDate: true,
+      withMap: true,
+      withSet: true,
+      withTypedArray: true,
+      withUnicodeString: true,
+    } as fc.ObjectConstraints);
+    fc.assert(
+      fc.property(fc.array(fc.oneof(anything, fc.record({ word: fc.string(), count: fc.integer() }))), (records) => {
+        expect(roundTrip(records)).toStrictEqual(records.map((record) => structuredClone(record)));
+      }),
+      { numRuns: RUNS },
+    );
+  },
+  LONG_RUN_MS,
+);
 
 test('batches with more shapes than the dictionary holds come back', () => {
   const records = Array.from({ length: 200 }, (_, i) => ({ [`field${i % 60}`]: i, common: 'x' }));
@@ -160,21 +168,25 @@ test('decoded byte arrays do not share memory with the payload', () => {
   expect(bytes).toStrictEqual(new Uint8Array([1, 2, 3]));
 });
 
-test('damaged payloads are CORRUPT, never a crash or a hang', () => {
-  const encoder = rowCodec.createEncoder();
-  for (let i = 0; i < 20; i++)
-    encoder.append({ word: `w${i}`, at: new Date(i), big: 10n ** 30n, m: new Map([[i, [i]]]) });
-  const good = encoder.finish();
-  fc.assert(
-    fc.property(fc.nat(good.length - 1), fc.integer({ min: 0, max: 255 }), fc.nat(good.length), (at, byte, cut) => {
-      const bad = Uint8Array.from(good.subarray(0, cut));
-      if (at < bad.length) bad[at] = byte;
-      try {
-        rowCodec.createDecoder().decode(bad);
-      } catch (error) {
-        expect(isMillraceError(error, 'CORRUPT')).toBe(true);
-      }
-    }),
-    { numRuns: 500 },
-  );
-});
+test(
+  'damaged payloads are CORRUPT, never a crash or a hang',
+  () => {
+    const encoder = rowCodec.createEncoder();
+    for (let i = 0; i < 20; i++)
+      encoder.append({ word: `w${i}`, at: new Date(i), big: 10n ** 30n, m: new Map([[i, [i]]]) });
+    const good = encoder.finish();
+    fc.assert(
+      fc.property(fc.nat(good.length - 1), fc.integer({ min: 0, max: 255 }), fc.nat(good.length), (at, byte, cut) => {
+        const bad = Uint8Array.from(good.subarray(0, cut));
+        if (at < bad.length) bad[at] = byte;
+        try {
+          rowCodec.createDecoder().decode(bad);
+        } catch (error) {
+          expect(isMillraceError(error, 'CORRUPT')).toBe(true);
+        }
+      }),
+      { numRuns: RUNS },
+    );
+  },
+  LONG_RUN_MS,
+);

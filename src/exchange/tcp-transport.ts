@@ -10,7 +10,7 @@ import type { Transport, TransportServer, Wire, WireHandlers } from './wire.ts';
 
 /** Both sides begin with these eight bytes: magic, version, zero. */
 const MAGIC = 0x4d524458; // 'MRDX'
-const VERSION = 1;
+const VERSION = 2;
 const PREAMBLE_BYTES = 8;
 /** A consumer sends only handshakes, credits and errors, so a server never takes memory for more. */
 const CONTROL_FRAME_BYTES_MAX = 64 * 1024;
@@ -163,6 +163,9 @@ class TcpWire implements Wire {
       this.failure ??= error;
     });
     socket.on('close', () => {
+      if (this.failure === undefined && this.reader.midFrame) {
+        this.failure = new CorruptError('the connection ended in the middle of a frame');
+      }
       if (this.handlers === undefined) beginning.onNeverAgreed(this.failure);
       else this.handlers.onClosed(this.failure);
     });

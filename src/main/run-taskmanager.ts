@@ -58,6 +58,7 @@ async function startTaskManager(c: Configuration, log: Logger, stack: CloseStack
     state: stateConfig(c),
     lmdbCacheBytes: c.lmdbCacheBytes,
     compiledChains: c.compiledChains,
+    networkCodec: c.networkCodec,
     logLevel: c.logLevel,
   };
   const slotHost = await ThreadSlotHost.start(deps, {

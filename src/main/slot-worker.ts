@@ -5,6 +5,7 @@ import type { StateConfig } from '../contracts/job-graph.ts';
 import { SystemClock } from '../kernel/clock.ts';
 import { SystemRandom } from '../kernel/random.ts';
 import { BundleProgramLoader } from '../program/program-loader.ts';
+import { type CodecName, recordCodec } from '../exchange/record-codecs.ts';
 import { createStateBackends } from '../state/state-backends.ts';
 import { chainFactory } from '../subtask/compile/compiled-chain.ts';
 import { SlotRuntime } from '../subtask/slot-runtime.ts';
@@ -28,6 +29,7 @@ export interface SlotWorkerData {
   readonly state: StateConfig;
   readonly lmdbCacheBytes: number;
   readonly compiledChains: boolean;
+  readonly networkCodec: CodecName;
   readonly logLevel: Configuration['logLevel'];
 }
 
@@ -53,6 +55,7 @@ await runSlotWorker<SlotWorkerData>(async (data) => {
     { dir: join(data.bundleDir, 'bundles'), timeoutMs: data.programTimeoutMs },
   );
   const chains = chainFactory({ compiled: data.compiledChains });
+  const codec = recordCodec(data.networkCodec);
   return (options, events) =>
-    SlotRuntime.start({ clock, random, log, programs, stateBackends, chains, events }, options);
+    SlotRuntime.start({ clock, random, log, programs, stateBackends, chains, codec, events }, options);
 });

@@ -1,11 +1,9 @@
 import { unreachable } from '../kernel/assert.ts';
-import type { ChannelMessage, CheckpointBarrier } from '../exchange/channel-message.ts';
+import type { ChannelMessage, CheckpointBarrier, RecordsMessage } from '../exchange/channel-message.ts';
 import type { DirectLine } from '../exchange/direct-line.ts';
 import type { InputChannel } from '../exchange/input-channel.ts';
 import type { AlignerEffect, BarrierAligner } from './barrier-aligner.ts';
 import { MAX_WATERMARK } from './time/element.ts';
-
-export type RecordsMessage = Extract<ChannelMessage, { kind: 'records' }>;
 
 /** What the task does next. */
 export type GateEvent =
@@ -63,6 +61,11 @@ export class InputGate {
     }
     this.channel(index).input = input;
     this.onData(index);
+  }
+
+  /** Names the channel's producer in errors. */
+  describe(index: number): string {
+    return this.channel(index).input?.description ?? `channel ${index}`;
   }
 
   onData(index: number): void {

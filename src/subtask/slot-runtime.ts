@@ -3,7 +3,7 @@ import type { AttemptReport, DataAddress, SlotDeployment } from '../contracts/ta
 import { DataExchange } from '../exchange/data-exchange.ts';
 import { DEFAULT_EXCHANGE_OPTIONS, type ExchangeOptions } from '../exchange/exchange-options.ts';
 import type { RecordCodec } from '../exchange/record-codec.ts';
-import { rowCodec } from '../exchange/row-codec.ts';
+import { DEFAULT_CODEC, recordCodec } from '../exchange/record-codecs.ts';
 import { TcpTransport } from '../exchange/tcp-transport.ts';
 import type { Transport } from '../exchange/wire.ts';
 import type { Clock } from '../kernel/clock.ts';
@@ -30,6 +30,7 @@ export interface SlotRuntimeDeps {
   readonly events: SlotRuntimeEvents;
   /** Default: TCP. */
   readonly transport?: Transport;
+  /** What this slot's tasks write with; default: columnar. They read what any codec wrote. */
   readonly codec?: RecordCodec;
   /** Default: compiled, see `chainFactory`. */
   readonly chains?: ChainFactory;
@@ -87,7 +88,7 @@ export class SlotRuntime implements SlotRuntimePort {
       events,
       exchange,
       exchangeOptions,
-      codec: deps.codec ?? rowCodec,
+      codec: deps.codec ?? recordCodec(DEFAULT_CODEC),
       chains: deps.chains ?? compiledChainFactory,
       loop: this.loop,
     };

@@ -1,8 +1,8 @@
 import type { CheckpointBarrier } from '../exchange/channel-message.ts';
 import type { DirectLine } from '../exchange/direct-line.ts';
-import type { RecordDecoder } from '../exchange/record-codec.ts';
 import { unreachable } from '../kernel/assert.ts';
 import type { Clock } from '../kernel/clock.ts';
+import type { BatchReader } from './batch-reader.ts';
 import type { Chain, ReceiverEnds } from './chain.ts';
 import type { GateEvent, InputGate } from './input-gate.ts';
 import type { IoMeter, Waiting } from './io-meter.ts';
@@ -14,7 +14,7 @@ import type { TaskTime } from './time/task-time.ts';
 
 export type SubtaskInput =
   | { readonly kind: 'source'; readonly source: SourceOperator }
-  | { readonly kind: 'gate'; readonly gate: InputGate; readonly decoderOf: (codec: number) => RecordDecoder };
+  | { readonly kind: 'gate'; readonly gate: InputGate; readonly reader: BatchReader };
 
 interface Batch {
   readonly records: readonly unknown[];
@@ -225,7 +225,7 @@ export class SubtaskLoop implements Runnable {
     const event = input.gate.next(this.nowMs);
     // The last end of stream is no event, and it may be what a trigger waits for.
     if (event === undefined) return this.takeTrigger();
-    this.handle(event, input.decoderOf);
+    this.handle(event, input);
     return true;
   }
 
@@ -249,15 +249,14 @@ export class SubtaskLoop implements Runnable {
     return this.sourceEnd === 'announced' && !this.ending;
   }
 
-  private handle(event: GateEvent, decoderOf: (codec: number) => RecordDecoder): void {
+  private handle(event: GateEvent, { gate, reader }: Extract<SubtaskInput, { kind: 'gate' }>): void {
     switch (event.kind) {
       case 'records': {
-        const { payload, codec, copies, copiedBytes } = event.message;
-        const decoder = copies === undefined ? decoderOf(codec) : undefined;
-        const records = copies ?? (decoder as RecordDecoder).decode(payload);
+        const { message, channel } = event;
+        const { records, timestamps } = reader.read(message, gate.describe(channel));
         this.spec.meter.readRecords += records.length;
-        this.spec.meter.readBytes += copiedBytes ?? payload.length;
-        this.batch = { records, channel: event.channel, timestamps: decoder?.timestamps };
+        this.spec.meter.readBytes += message.copiedBytes ?? message.payload.length;
+        this.batch = { records, channel, timestamps };
         this.next = 0;
         return;
       }

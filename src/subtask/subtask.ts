@@ -270,7 +270,7 @@ export class Subtask {
       input:
         gate === undefined
           ? { kind: 'source', source: present(built.source, 'a task without inputs has a source') }
-          : { kind: 'gate', gate, decoderOf: this.wiring.decoders() },
+          : { kind: 'gate', gate, reader: this.wiring.createReader() },
       chain,
       time,
       outputs: this.outputs,

@@ -1,12 +1,14 @@
 import type { JobEdge } from '../contracts/job-graph.ts';
 import type { InputChannelDescriptor, SlotDeployment, TaskDeployment } from '../contracts/task.ts';
 import type { DataExchange } from '../exchange/data-exchange.ts';
-import type { RecordCodec, RecordDecoder } from '../exchange/record-codec.ts';
+import type { RecordCodec } from '../exchange/record-codec.ts';
+import { RECORD_CODECS } from '../exchange/record-codecs.ts';
 import type { Subpartition } from '../exchange/subpartition.ts';
 import { present } from '../kernel/assert.ts';
-import { CorruptError } from '../kernel/errors.ts';
+import { CorruptError, isMillraceError } from '../kernel/errors.ts';
 import type { OperatorId } from '../kernel/ids.ts';
 import type { UserProgram } from '../program/user-program.ts';
+import { BatchReader } from './batch-reader.ts';
 import type { InputGate } from './input-gate.ts';
 import type { IoMeter } from './io-meter.ts';
 import type { OperatorSite } from './operator-error.ts';
@@ -15,7 +17,7 @@ import { createPartitioner } from './partitioner.ts';
 import { edgeOf, taskNameOf, vertexOf } from './task-lookup.ts';
 import type { TaskOutputs } from './task-outputs.ts';
 import type { Element } from './time/element.ts';
-import { createTimedDecoder, TIMED_CODEC_FLAG, timedCodec } from './time/timed-codec.ts';
+import { timedCodec } from './time/timed-codec.ts';
 
 export interface TaskWiringSpec {
   readonly exchange: DataExchange;
@@ -99,15 +101,8 @@ export class TaskWiring {
     await Promise.all(this.spec.task.inputs.map((input, i) => this.openInput(gate, input, i, onLost, signal)));
   }
 
-  decoders(): (codec: number) => RecordDecoder {
-    const { codec } = this.spec;
-    const decoder = codec.createDecoder();
-    const timedDecoder = createTimedDecoder(codec);
-    return (id) => {
-      if (id === codec.id) return decoder;
-      if (id === (codec.id | TIMED_CODEC_FLAG)) return timedDecoder;
-      throw new CorruptError(`a producer uses the record codec ${id}, which this process does not know`);
-    };
+  createReader(): BatchReader {
+    return new BatchReader(RECORD_CODECS, this.taskName);
   }
 
   /** Consumers that have not read everything learn why they never will. */
@@ -124,7 +119,7 @@ export class TaskWiring {
     onLost: (error: Error) => void,
     signal: AbortSignal,
   ): Promise<void> {
-    const { deployment, task, exchange } = this.spec;
+    const { deployment, exchange } = this.spec;
     const isLocal = input.producerAllocation === deployment.allocationId;
     const channel = await exchange.openInput(
       {
@@ -134,13 +129,27 @@ export class TaskWiring {
         producerAttempt: input.producerAttempt,
         producerSubtask: input.producerSubtask,
         subpartition: input.subpartition,
-        consumer: taskNameOf(vertexOf(deployment, task), task.subtaskIndex).slice(0, 300),
+        consumer: this.taskName.slice(0, 300),
       },
       isLocal ? undefined : input.producerAddress,
-      { onData: () => gate.onData(index), onFailed: onLost },
+      {
+        onData: () => gate.onData(index),
+        // Damage must be found by its report alone; a loss is seen by whoever lost the other end as well.
+        onFailed: (error) =>
+          onLost(
+            isMillraceError(error, 'CORRUPT')
+              ? new CorruptError(`${this.taskName}: ${error.message}`, { cause: error })
+              : error,
+          ),
+      },
       signal,
     );
     gate.connect(index, channel);
+  }
+
+  private get taskName(): string {
+    const { deployment, task } = this.spec;
+    return taskNameOf(vertexOf(deployment, task), task.subtaskIndex);
   }
 
   /** Whether the consumer is a task of this very slot, and so reads in this thread. */

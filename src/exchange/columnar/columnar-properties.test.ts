@@ -4,7 +4,7 @@ import { expect, test } from 'vitest';
 import { isMillraceError } from '../../kernel/errors.ts';
 import { columnarCodec } from './columnar-codec.ts';
 
-/** Cases per property; several hundred thousand in a long run: `MILLRACE_PROPERTY_RUNS=300000 npx vitest run …`. */
+/** Cases per property; 300,000 in `npm run properties`. */
 const RUNS = Number(process.env.MILLRACE_PROPERTY_RUNS ?? 60);
 const LONG_RUN_MS = 3_600_000;
 

@@ -156,6 +156,12 @@ export const OPTIONS = {
     '0',
     'First data port; slot n takes this plus n. 0 takes free ones.',
   ),
+  networkCodec: choice(
+    'taskmanager.network.codec',
+    'columnar',
+    ['columnar', 'row'],
+    'How records are written between slots: as columns by code generated for their shape, or value by value. Workers read both, whatever they write.',
+  ),
   slots: integer('taskmanager.numberOfTaskSlots', '1', 1, 1_024, 'Slots, each with its own thread.'),
   slotHeapBytes: size('taskmanager.memory.slot-heap.size', '512 MiB', 'JavaScript heap of one slot’s thread.'),
   tmpDir: text(
