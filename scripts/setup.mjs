@@ -6,7 +6,7 @@
  *   node    the Node version that package.json asks for
  *   deps    `npm ci`, unless node_modules already holds what package-lock.json says
  *   build   sources to dist/, the dashboard to dist/web, unless dist/ was built from the same content
- *   infra   Debian packages with real servers for tests; or by name: etcd s3 browser compose net
+ *   infra   Debian packages with real servers for tests; or by name: etcd s3 browser compose tls net
  *
  * Called by npm's pre-hooks. Has no dependencies: it must run before any is installed. Several may
  * run at once in one folder: one works, the others wait for it.
@@ -59,6 +59,7 @@ const INFRA = {
   },
   browser: { chromium: 'chromium' },
   compose: { 'docker-compose': 'docker-compose' },
+  tls: { openssl: 'openssl' },
   net: { ip: 'iproute2', iptables: 'iptables', ps: 'procps' },
 };
 

@@ -1,5 +1,5 @@
-import { columnarCodec } from '../../src/exchange/columnar/columnar-codec.ts';
-import { rowCodec } from '../../src/exchange/row-codec.ts';
+import type { Neighbours } from '../../src/exchange/port-transport.ts';
+import { type CodecName, recordCodec } from '../../src/exchange/record-codecs.ts';
 import { SystemClock } from '../../src/kernel/clock.ts';
 import { silentLogger } from '../../src/kernel/log.ts';
 import { SystemRandom } from '../../src/kernel/random.ts';
@@ -9,10 +9,17 @@ import { SlotRuntime } from '../../src/subtask/slot-runtime.ts';
 import type { SlotRuntimeFactory } from '../../src/taskmanager/inline-slot-host.ts';
 import { benchPrograms } from './bench-jobs.ts';
 
-export type CodecName = 'rows' | 'columnar';
+export interface BenchSlotOptions {
+  readonly codec: CodecName;
+  /** How slots of one process reach each other. Default: ports, as in production. */
+  readonly network?: 'ports' | 'tcp';
+}
 
 /** Slot engines as in production, but for programs that are benchmarks and state that stays in memory. */
-export function benchSlots({ codec }: { readonly codec: CodecName }): SlotRuntimeFactory {
+export function benchSlots(
+  { codec, network = 'ports' }: BenchSlotOptions,
+  neighbours?: Neighbours,
+): SlotRuntimeFactory {
   const clock = new SystemClock();
   const random = new SystemRandom();
   const stateBackends = createStateBackends({ objects: new MemoryObjectStore(clock) });
@@ -25,7 +32,8 @@ export function benchSlots({ codec }: { readonly codec: CodecName }): SlotRuntim
         programs: benchPrograms,
         stateBackends,
         events,
-        codec: codec === 'columnar' ? columnarCodec() : rowCodec,
+        codec: recordCodec(codec),
+        ...(network === 'ports' && neighbours !== undefined ? { neighbours } : {}),
       },
       options,
     );

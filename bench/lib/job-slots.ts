@@ -18,13 +18,12 @@ import type { SlotHost } from '../../src/taskmanager/slot-host.ts';
 import { ThreadSlotHost } from '../../src/taskmanager/thread-slot-host.ts';
 import type { SlotRuntimeEvents, SlotRuntimePort } from '../../src/subtask/slot-runtime-port.ts';
 import { type BenchJob, planOf } from './bench-jobs.ts';
-import { benchSlots, type CodecName } from './bench-slot.ts';
+import { type BenchSlotOptions, benchSlots } from './bench-slot.ts';
 
-export interface JobSlotsOptions {
+export interface JobSlotsOptions extends BenchSlotOptions {
   readonly slots: number;
   /** On this thread, or each slot on a thread of its own. */
   readonly place: 'inline' | 'threads';
-  readonly codec: CodecName;
 }
 
 const HEAP_BYTES = 1024 * 1024 * 1024;
@@ -44,15 +43,15 @@ export class JobSlots {
     private readonly engines: SlotRuntimePort[],
   ) {}
 
-  static async start({ slots, place, codec }: JobSlotsOptions): Promise<JobSlots> {
+  static async start({ slots, place, ...engine }: JobSlotsOptions): Promise<JobSlots> {
     const host =
       place === 'inline'
-        ? new InlineSlotHost(benchSlots({ codec }))
+        ? new InlineSlotHost(benchSlots(engine))
         : await ThreadSlotHost.start(
             { clock: new SystemClock(), log: silentLogger },
             {
               workerUrl: new URL('./bench-slot-worker.js', import.meta.url),
-              workerData: { codec },
+              workerData: engine,
               heapBytes: HEAP_BYTES,
               spareThreads: 0,
             },

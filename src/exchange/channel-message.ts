@@ -10,7 +10,13 @@ export interface CheckpointBarrier {
 export interface RecordsMessage {
   readonly kind: 'records';
   readonly codec: number;
+  /**
+   * Taken away when the message is sent to another thread, unless it is `shared`: whoever wants it for
+   * longer than the message waits in its queue copies it before.
+   */
   readonly payload: Uint8Array;
+  /** Other subpartitions hold the same payload. */
+  readonly shared?: true;
   readonly records: number;
   /** Instead of the payload, which is empty then; only where producer and consumer share a thread. */
   readonly copies?: readonly unknown[];

@@ -34,6 +34,8 @@ export interface Frame {
   readonly sequence: number;
   readonly codec: number;
   readonly payload: Uint8Array;
+  /** Nobody else holds the payload: a transport between threads may take it away instead of copying it. */
+  readonly exclusive?: boolean;
 }
 
 export interface FrameHeader extends Omit<Frame, 'payload'> {

@@ -19,7 +19,14 @@ export function messageToFrame(message: ChannelMessage, channel: number, sequenc
   switch (message.kind) {
     case 'records':
       assert(message.copies === undefined, 'copies of records stay in their thread');
-      return { kind: 'records', channel, sequence, codec: message.codec, payload: message.payload };
+      return {
+        kind: 'records',
+        channel,
+        sequence,
+        codec: message.codec,
+        payload: message.payload,
+        exclusive: message.shared !== true,
+      };
     case 'barrier':
       return { kind: 'barrier', channel, sequence, codec: 0, payload: encodeBarrier(message.barrier) };
     case 'watermark': {

@@ -1,4 +1,5 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
+import { connect as connectTls, createServer as createTlsServer } from 'node:tls';
 import type { DataAddress } from '../contracts/task.ts';
 import type { Clock } from '../kernel/clock.ts';
 import { asError, CorruptError, MillraceError, UnavailableError } from '../kernel/errors.ts';
@@ -17,12 +18,20 @@ const CONTROL_FRAME_BYTES_MAX = 64 * 1024;
 /** The operating system's probe for peers that vanished; the masters' heartbeats are quicker. */
 const KEEP_ALIVE_MS = 5_000;
 
+/** Mutual TLS: both ends show a certificate of the cluster's own CA. PEM. */
+export interface TransportTls {
+  readonly ca: string;
+  readonly cert: string;
+  readonly key: string;
+}
+
 export interface TcpDeps {
   readonly clock: Clock;
   readonly log: Logger;
+  readonly tls?: TransportTls | undefined;
 }
 
-/** Frames over TCP. */
+/** Frames over TCP, with TLS or without. */
 export class TcpTransport implements Transport {
   constructor(
     private readonly deps: TcpDeps,
@@ -32,7 +41,7 @@ export class TcpTransport implements Transport {
   connect(address: DataAddress, attach: (wire: Wire) => WireHandlers, signal: AbortSignal): Promise<Wire> {
     return new Promise((resolve, reject) => {
       const peer = describe(address);
-      const socket = connect({ host: address.host, port: address.port, noDelay: true });
+      const socket = this.open(address);
       const wire = new TcpWire(socket, peer, this.options.frameBytesMax);
       const fail = (reason: Error) => wire.destroy(reason);
       const timer = this.deps.clock.schedule(this.options.connectTimeoutMs, () =>
@@ -68,10 +77,16 @@ export class TcpTransport implements Transport {
 
   listen(bind: DataAddress, attach: (wire: Wire) => WireHandlers): Promise<TransportServer> {
     return new Promise((resolve, reject) => {
-      const server = createServer({ noDelay: true });
+      const server = this.createServer();
       const accepted = new Set<TcpWire>();
       server.maxConnections = this.options.connectionsMax;
-      server.on('connection', (socket) => this.accept(socket, accepted, attach));
+      // Over TLS only once the client has shown its certificate.
+      const event = this.deps.tls === undefined ? 'connection' : 'secureConnection';
+      server.on(event, (socket: Socket) => this.accept(socket, accepted, attach));
+      server.on('tlsClientError', (err: Error, socket: Socket) => {
+        const peer = `${socket.remoteAddress ?? 'unknown'}:${socket.remotePort ?? 0}`;
+        this.deps.log.warn({ peer, err }, 'data connection without a valid certificate refused');
+      });
       const onStartError = (error: Error) =>
         reject(new UnavailableError(`cannot listen on ${describe(bind)}: ${error.message}`, { cause: error }));
       server.once('error', onStartError);
@@ -81,6 +96,28 @@ export class TcpTransport implements Transport {
         server.on('error', (err) => this.deps.log.warn({ err }, 'data server error'));
         resolve(new TcpServer(server, accepted, { host: bind.host, port: portOf(server) }));
       });
+    });
+  }
+
+  private open(address: DataAddress): Socket {
+    const { host, port } = address;
+    const { tls } = this.deps;
+    if (tls === undefined) return connect({ host, port, noDelay: true });
+    // Membership is what counts, not the name: the CA signs for this cluster only, and workers move between hosts.
+    const socket = connectTls({ host, port, ...tls, minVersion: 'TLSv1.2', checkServerIdentity: () => undefined });
+    return socket.setNoDelay(true);
+  }
+
+  private createServer(): Server {
+    const { tls } = this.deps;
+    if (tls === undefined) return createServer({ noDelay: true });
+    return createTlsServer({
+      ...tls,
+      noDelay: true,
+      minVersion: 'TLSv1.2',
+      requestCert: true,
+      rejectUnauthorized: true,
+      handshakeTimeout: this.options.handshakeTimeoutMs,
     });
   }
 

@@ -2,9 +2,8 @@ import type { DataAddress } from '../contracts/task.ts';
 import type { Frame } from './frame.ts';
 
 /**
- * A two-way pipe of frames to one peer: in order, each once, until it is lost.
- *
- * TCP is the first; TLS and MessagePort fit behind the same two interfaces.
+ * A two-way pipe of frames to one peer: in order, each once, until it is lost. TCP, with TLS or without,
+ * between processes; a MessagePort between the slots of one.
  */
 export interface Wire {
   /** For logs and errors, e.g. `10.0.0.7:41234`. */

@@ -25,6 +25,7 @@ import { SystemRandom } from '../kernel/random.ts';
 import { InlinePrograms } from '../program/inline-programs.ts';
 import { enumerateSplits, toUserProgram } from '../program/program-graph.ts';
 import { localGateway } from '../rpc/local-gateway.ts';
+import { ThreadNeighbours } from '../exchange/port-transport.ts';
 import { createStateBackends } from '../state/state-backends.ts';
 import { SlotRuntime } from '../subtask/slot-runtime.ts';
 import { InlineSlotHost } from '../taskmanager/inline-slot-host.ts';
@@ -177,6 +178,7 @@ async function startRoles(
     await stateBackends.close();
     await rm(directory, { recursive: true, force: true });
   });
+  const neighbours = new ThreadNeighbours();
   taskManager = await TaskManager.start(
     {
       ...deps,
@@ -184,7 +186,7 @@ async function startRoles(
       connectJobManager: (leader) =>
         localGateway(jobManagerGatewaySpec, role.handler(), { token: leader.token, validate: false }),
       slotHost: new InlineSlotHost((options, events) =>
-        SlotRuntime.start({ ...deps, programs, stateBackends, events }, options),
+        SlotRuntime.start({ ...deps, programs, stateBackends, neighbours, events }, options),
       ),
       hardware,
     },

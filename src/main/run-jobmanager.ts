@@ -24,6 +24,7 @@ import type { Configuration } from './config/options.ts';
 import { HaEvents } from './ha-events.ts';
 import { HandOverDesk } from './hand-over-desk.ts';
 import { LeaderRole } from './leader-role.ts';
+import { internalTls, rpcTls } from './internal-tls.ts';
 import { objectStoreSettings, openCoordination, openObjects, type ProcessDeps } from './open-stores.ts';
 import { startElection, startLeaseKeeper } from './start-election.ts';
 import { temporaryDir } from './temporary-dir.ts';
@@ -47,6 +48,7 @@ async function startJobManager(c: Configuration, log: Logger, version: string, s
   const replicaId = c.replicaId ?? `${hostname()}-${process.pid}`;
   const incarnation = deps.random.hex(16);
 
+  const tls = internalTls(c);
   const coordination = await openCoordination(deps, c);
   stack.add('coordination', () => coordination.close());
   // A thread takes a moment to start; meanwhile the rest does.
@@ -91,7 +93,7 @@ async function startJobManager(c: Configuration, log: Logger, version: string, s
       checkpoints: stores.checkpoints,
       sweeper,
       connectWorker: (rpcAddress, token) =>
-        connectGateway(taskManagerGatewaySpec, 'taskmanager', rpcAddress, { ...deps, token }),
+        connectGateway(taskManagerGatewaySpec, 'taskmanager', rpcAddress, { ...deps, token, ...rpcTls(tls) }),
       onChange: (kind, token, reason) => events.add(kind, replicaId, token.toString(), reason),
     },
     {
@@ -102,7 +104,7 @@ async function startJobManager(c: Configuration, log: Logger, version: string, s
       cancelTimeoutMs: c.cancellationTimeoutMs,
     },
   );
-  const rpc = await RpcServer.start({ host: c.jobmanagerBindHost, port: c.jobmanagerPort, log });
+  const rpc = await RpcServer.start({ host: c.jobmanagerBindHost, port: c.jobmanagerPort, log, ...rpcTls(tls) });
   stack.add('rpc', () => rpc.close());
   rpc.serve('jobmanager', jobManagerGatewaySpec, role.handler());
   rpc.serve(IDENTITY, identityGatewaySpec, { identify: async () => ({ replicaId, incarnation }) });

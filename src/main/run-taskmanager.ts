@@ -15,6 +15,7 @@ import { TaskManager } from '../taskmanager/task-manager.ts';
 import { ThreadSlotHost } from '../taskmanager/thread-slot-host.ts';
 import { stateConfig } from './config/job-defaults.ts';
 import type { Configuration } from './config/options.ts';
+import { internalTls, rpcTls } from './internal-tls.ts';
 import { objectStoreSettings, openCoordination, type ProcessDeps } from './open-stores.ts';
 import type { SlotWorkerData } from './slot-worker.ts';
 import { temporaryDir } from './temporary-dir.ts';
@@ -45,6 +46,7 @@ async function startTaskManager(c: Configuration, log: Logger, stack: CloseStack
   const retrieval = WatchedLeaderRetrieval.start({ ...deps, coordination, keys: new ClusterKeys(c.clusterId) });
   stack.add('leader retrieval', () => retrieval.close());
 
+  const tls = internalTls(c);
   const directory = await WorkerDirectory.open(temporaryDir(c), deps);
   stack.add('worker directory', () => directory.close());
   const workerData: SlotWorkerData = {
@@ -59,6 +61,7 @@ async function startTaskManager(c: Configuration, log: Logger, stack: CloseStack
     lmdbCacheBytes: c.lmdbCacheBytes,
     compiledChains: c.compiledChains,
     networkCodec: c.networkCodec,
+    tls,
     logLevel: c.logLevel,
   };
   const slotHost = await ThreadSlotHost.start(deps, {
@@ -73,7 +76,7 @@ async function startTaskManager(c: Configuration, log: Logger, stack: CloseStack
   });
   // Closed by the TaskManager; by the stack too, for the case that the start fails in between.
   stack.add('slots', () => slotHost.close());
-  const rpc = await RpcServer.start({ host: c.taskmanagerBindHost, port: c.taskmanagerRpcPort, log });
+  const rpc = await RpcServer.start({ host: c.taskmanagerBindHost, port: c.taskmanagerRpcPort, log, ...rpcTls(tls) });
   stack.add('rpc', () => rpc.close());
 
   const rpcAddress = `${c.taskmanagerHost}:${rpc.port}`;
@@ -82,7 +85,11 @@ async function startTaskManager(c: Configuration, log: Logger, stack: CloseStack
       ...deps,
       leaderRetrieval: retrieval,
       connectJobManager: (leader) =>
-        connectGateway(jobManagerGatewaySpec, 'jobmanager', leader.rpcAddress, { ...deps, token: leader.token }),
+        connectGateway(jobManagerGatewaySpec, 'jobmanager', leader.rpcAddress, {
+          ...deps,
+          token: leader.token,
+          ...rpcTls(tls),
+        }),
       slotHost,
       hardware,
     },

@@ -11,6 +11,7 @@ import { chainFactory } from '../subtask/compile/compiled-chain.ts';
 import { SlotRuntime } from '../subtask/slot-runtime.ts';
 import { runSlotWorker } from '../taskmanager/slot-worker.ts';
 import type { Configuration } from './config/options.ts';
+import type { InternalTls } from './internal-tls.ts';
 import { createLogger } from './logger.ts';
 import { type ObjectStoreSettings, openObjects } from './open-stores.ts';
 import { useClusterS3 } from './s3-provider.ts';
@@ -30,11 +31,12 @@ export interface SlotWorkerData {
   readonly lmdbCacheBytes: number;
   readonly compiledChains: boolean;
   readonly networkCodec: CodecName;
+  readonly tls: InternalTls | undefined;
   readonly logLevel: Configuration['logLevel'];
 }
 
 /** The entry of a slot's thread. */
-await runSlotWorker<SlotWorkerData>(async (data) => {
+await runSlotWorker<SlotWorkerData>(async (data, neighbours) => {
   const clock = new SystemClock();
   const random = new SystemRandom();
   const log = createLogger(data.logLevel, { role: 'slot', taskManagerId: data.taskManagerId });
@@ -57,5 +59,8 @@ await runSlotWorker<SlotWorkerData>(async (data) => {
   const chains = chainFactory({ compiled: data.compiledChains });
   const codec = recordCodec(data.networkCodec);
   return (options, events) =>
-    SlotRuntime.start({ clock, random, log, programs, stateBackends, chains, codec, events }, options);
+    SlotRuntime.start(
+      { clock, random, log, programs, stateBackends, chains, codec, neighbours, tls: data.tls, events },
+      options,
+    );
 });

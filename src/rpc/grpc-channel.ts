@@ -113,6 +113,8 @@ export class GrpcChannel {
       'grpc.max_send_message_length': -1,
       'grpc-node.flow_control_window': 1024 * 1024,
       'grpc.enable_channelz': 0,
+      // Nobody looks at the name, but TLS wants one that is no IP address.
+      ...(this.options.tls === undefined ? {} : { 'grpc.ssl_target_name_override': 'millrace' }),
     };
   }
 }

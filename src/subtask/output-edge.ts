@@ -191,6 +191,7 @@ export class OutputEdge implements RecordOutput {
       codec: this.spec.codec.id,
       payload,
       records,
+      ...(targets.length > 1 ? { shared: true } : {}),
       ...(copies === undefined ? {} : { copies, copiedBytes: bytes }),
     };
     for (const target of targets) target.push(message);

@@ -4,7 +4,8 @@ import { DataExchange } from '../exchange/data-exchange.ts';
 import { DEFAULT_EXCHANGE_OPTIONS, type ExchangeOptions } from '../exchange/exchange-options.ts';
 import type { RecordCodec } from '../exchange/record-codec.ts';
 import { DEFAULT_CODEC, recordCodec } from '../exchange/record-codecs.ts';
-import { TcpTransport } from '../exchange/tcp-transport.ts';
+import { type Neighbours, PortTransport } from '../exchange/port-transport.ts';
+import { type TransportTls, TcpTransport } from '../exchange/tcp-transport.ts';
 import type { Transport } from '../exchange/wire.ts';
 import type { Clock } from '../kernel/clock.ts';
 import { MillraceError } from '../kernel/errors.ts';
@@ -28,8 +29,12 @@ export interface SlotRuntimeDeps {
   readonly stateBackends: StateBackendFactory;
   /** Called synchronously from the slot's thread; must not throw. */
   readonly events: SlotRuntimeEvents;
-  /** Default: TCP. */
+  /** To slots of other processes; default: TCP. */
   readonly transport?: Transport;
+  /** The other slots of this process; without, they are reached like all others. */
+  readonly neighbours?: Neighbours;
+  /** For TCP: mutual TLS. */
+  readonly tls?: TransportTls | undefined;
   /** What this slot's tasks write with; default: columnar. They read what any codec wrote. */
   readonly codec?: RecordCodec;
   /** Default: compiled, see `chainFactory`. */
@@ -101,9 +106,12 @@ export class SlotRuntime implements SlotRuntimePort {
     const log = deps.log.child({ component: 'slot-runtime', slot: options.name });
     const exchangeOptions: ExchangeOptions = { ...DEFAULT_EXCHANGE_OPTIONS, ...options.exchange };
     const { clock } = deps;
-    const transport = deps.transport ?? new TcpTransport({ clock, log }, exchangeOptions);
+    const host = options.listenHost ?? '127.0.0.1';
+    const tcp = deps.transport ?? new TcpTransport({ clock, log, tls: deps.tls }, exchangeOptions);
+    const transport =
+      deps.neighbours === undefined ? tcp : new PortTransport(deps.neighbours, tcp, options.advertisedHost ?? host);
     const exchange = await DataExchange.start({ clock, log, transport }, exchangeOptions, {
-      host: options.listenHost ?? '127.0.0.1',
+      host,
       port: options.listenPort ?? 0,
     });
     const runtime = new SlotRuntime({ ...deps, log }, options, exchange, exchangeOptions);

@@ -5,6 +5,7 @@ import type {
   DataAddress,
   SlotDeployment,
 } from '../contracts/task.ts';
+import type { MessagePort } from 'node:worker_threads';
 import type { ErrorInfo } from '../kernel/errors.ts';
 import type { AttemptId } from '../kernel/ids.ts';
 import type { SlotRuntimePort } from '../subtask/slot-runtime-port.ts';
@@ -22,6 +23,9 @@ export type ToSlot =
   | { readonly kind: 'trigger'; readonly request: Parameters<SlotRuntimePort['triggerCheckpoint']>[0] }
   | { readonly kind: 'complete'; readonly request: Parameters<SlotRuntimePort['notifyCheckpointComplete']>[0] }
   | { readonly kind: 'aborted'; readonly request: Parameters<SlotRuntimePort['notifyCheckpointAborted']>[0] }
+  /** Another slot of this process wants to read from this one. */
+  | { readonly kind: 'neighbour'; readonly port: MessagePort }
+  | { readonly kind: 'handedOver'; readonly callId: number; readonly found: boolean }
   | { readonly kind: 'close' };
 
 export type FromSlot =
@@ -34,6 +38,8 @@ export type FromSlot =
   | { readonly kind: 'ack'; readonly ack: CheckpointAck }
   | { readonly kind: 'decline'; readonly decline: CheckpointDecline }
   | { readonly kind: 'attempts'; readonly reports: readonly AttemptReport[] }
+  /** The port is for the slot of this process that serves the address, if there is one. */
+  | { readonly kind: 'handOver'; readonly callId: number; readonly address: DataAddress; readonly port: MessagePort }
   | { readonly kind: 'crashed'; readonly error: ErrorInfo }
   | { readonly kind: 'closed' };
 

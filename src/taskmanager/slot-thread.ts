@@ -1,4 +1,4 @@
-import { Worker } from 'node:worker_threads';
+import { type MessagePort, Worker } from 'node:worker_threads';
 import type { AttemptReport, DataAddress, SlotDeployment } from '../contracts/task.ts';
 import { present } from '../kernel/assert.ts';
 import type { Clock } from '../kernel/clock.ts';
@@ -17,6 +17,8 @@ export interface SlotThreadOptions {
   readonly reportIntervalMs: number;
   /** How long the thread may take to end by itself. */
   readonly closeGraceMs: number;
+  /** Gives the port to the slot of this process that serves the address. False: there is none. */
+  readonly handOver: (address: DataAddress, port: MessagePort) => boolean;
 }
 
 interface Assignment {
@@ -94,6 +96,14 @@ export class SlotThread implements SlotRuntimePort {
     await call.promise;
   }
 
+  /** Another slot of this process wants to read from this one. False: not under this address, or not any more. */
+  takeNeighbour(address: DataAddress, port: MessagePort): boolean {
+    const own = this.address;
+    if (this.gone || own === undefined || own.port !== address.port || own.host !== address.host) return false;
+    this.post({ kind: 'neighbour', port }, [port]);
+    return true;
+  }
+
   cancel(attemptIds: readonly AttemptId[]): void {
     this.post({ kind: 'cancel', attemptIds });
   }
@@ -140,8 +150,8 @@ export class SlotThread implements SlotRuntimePort {
     }
   }
 
-  private post(message: ToSlot): void {
-    if (!this.gone) this.worker.postMessage(message);
+  private post(message: ToSlot, transfer: readonly MessagePort[] = []): void {
+    if (!this.gone) this.worker.postMessage(message, transfer);
   }
 
   private receive(message: FromSlot): void {
@@ -171,6 +181,11 @@ export class SlotThread implements SlotRuntimePort {
       case 'attempts':
         this.latest = message.reports;
         return;
+      case 'handOver': {
+        const found = this.options.handOver(message.address, message.port);
+        this.post({ kind: 'handedOver', callId: message.callId, found });
+        return;
+      }
       case 'crashed':
         this.fail(fromErrorInfo(message.error));
         return;

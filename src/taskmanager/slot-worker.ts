@@ -1,4 +1,6 @@
 import { isMainThread, type MessagePort, parentPort, workerData } from 'node:worker_threads';
+import type { DataAddress } from '../contracts/task.ts';
+import type { Neighbours } from '../exchange/port-transport.ts';
 import { assert } from '../kernel/assert.ts';
 import { every, SystemClock, type Timer } from '../kernel/clock.ts';
 import { fromErrorInfo, toErrorInfo } from '../kernel/errors.ts';
@@ -12,24 +14,63 @@ import type { FromSlot, SlotThreadData, ToSlot } from './slot-protocol.ts';
  * and engines:
  *
  * ```ts
- * await runSlotWorker<SlotData>(async (data) => {
+ * await runSlotWorker<SlotData>(async (data, neighbours) => {
  *   const objects = await openObjectStore(data.storageDir);
- *   return (options, events) => SlotRuntime.start({ ..., events }, options);
+ *   return (options, events) => SlotRuntime.start({ ..., neighbours, events }, options);
  * });
  * ```
  *
  * `prepare` runs when the thread is made, which is usually long before a job needs it: whatever is slow
  * belongs there. Its failure, or that of user code outside of a task, ends the thread.
  */
-export async function runSlotWorker<D>(prepare: (data: D) => Promise<SlotRuntimeFactory>): Promise<void> {
+export async function runSlotWorker<D>(
+  prepare: (data: D, neighbours: Neighbours) => Promise<SlotRuntimeFactory>,
+): Promise<void> {
   assert(!isMainThread && parentPort !== null, 'runSlotWorker must run in a worker thread');
   const { data, reportIntervalMs, heapBytes } = workerData as SlotThreadData;
   const port = parentPort;
-  const start = await prepare(data as D);
-  const thread = new SlotThreadInside(port, start, reportIntervalMs);
+  const neighbours = new ThreadsOfProcess(port);
+  const start = await prepare(data as D, neighbours);
+  const thread = new SlotThreadInside(port, start, neighbours, reportIntervalMs);
   port.on('message', (message: ToSlot) => thread.receive(message));
   guardHeap(heapBytes, () => thread.send({ kind: 'crashed', error: toErrorInfo(outOfMemory(heapBytes)) }));
   thread.send({ kind: 'loaded' });
+}
+
+/** The main thread, which knows all slots of the process, brings the two ends of a channel together. */
+class ThreadsOfProcess implements Neighbours {
+  private onPort: ((port: MessagePort) => void) | undefined;
+  private readonly calls = new Map<number, (found: boolean) => void>();
+  private nextCallId = 0;
+
+  constructor(private readonly main: MessagePort) {}
+
+  handOver(address: DataAddress, port: MessagePort): Promise<boolean> {
+    const callId = this.nextCallId++;
+    return new Promise((resolve) => {
+      this.calls.set(callId, resolve);
+      const message: FromSlot = { kind: 'handOver', callId, address, port };
+      this.main.postMessage(message, [port]);
+    });
+  }
+
+  /** The main thread has the address from when the engine started. */
+  accept(_address: DataAddress, onPort: (port: MessagePort) => void): () => void {
+    this.onPort = onPort;
+    return () => {
+      this.onPort = undefined;
+    };
+  }
+
+  offered(port: MessagePort): void {
+    if (this.onPort === undefined) port.close();
+    else this.onPort(port);
+  }
+
+  answered(callId: number, found: boolean): void {
+    this.calls.get(callId)?.(found);
+    this.calls.delete(callId);
+  }
 }
 
 class SlotThreadInside {
@@ -39,6 +80,7 @@ class SlotThreadInside {
   constructor(
     private readonly port: MessagePort,
     private readonly start: SlotRuntimeFactory,
+    private readonly neighbours: ThreadsOfProcess,
     private readonly reportIntervalMs: number,
   ) {}
 
@@ -66,6 +108,12 @@ class SlotThreadInside {
         return;
       case 'aborted':
         this.engine?.notifyCheckpointAborted(message.request);
+        return;
+      case 'neighbour':
+        this.neighbours.offered(message.port);
+        return;
+      case 'handedOver':
+        this.neighbours.answered(message.callId, message.found);
         return;
       case 'close':
         void this.close();

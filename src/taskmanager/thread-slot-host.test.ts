@@ -14,7 +14,16 @@ import { until } from '../../test-support/until.ts';
 import { ThreadSlotHost, type ThreadSlotHostOptions } from './thread-slot-host.ts';
 
 /** As in `testing/fake-slot-worker.ts`, which only a thread can import. */
-const BEHAVIOURS = ['run', 'loop', 'eat-memory', 'exit', 'throw-later', 'refuse', 'grow-state'] as const;
+const BEHAVIOURS = [
+  'run',
+  'loop',
+  'eat-memory',
+  'exit',
+  'throw-later',
+  'refuse',
+  'grow-state',
+  'greet-neighbour',
+] as const;
 
 let folder: string;
 let workerUrl: URL;
@@ -129,6 +138,18 @@ test.each([
   const next = await open(host);
   await next.engine.submit(deployment('run'));
   await running(next);
+});
+
+test('slots of one host reach each other by their addresses, and learn when nobody is there', async () => {
+  const host = await start();
+  const [one, other] = [await open(host, 'slot-0', 7_001), await open(host, 'slot-1', 7_002)];
+  await one.engine.submit(deployment('greet-neighbour'));
+  await until('it has greeted', () => one.states.at(-1)?.state === 'FINISHED');
+  expect(one.states.at(-1)?.io.readRecords).toBe(2); // Itself and the other one; the third is not there.
+  await other.engine.close();
+  await one.engine.submit({ ...deployment('greet-neighbour'), deployment: deploymentId(asFencingToken(1n), 2) });
+  await until('it has greeted again', () => one.states.filter(({ state }) => state === 'FINISHED').length === 2);
+  expect(one.states.at(-1)?.io.readRecords).toBe(1);
 });
 
 test('a submission that the engine refuses rejects with its error', async () => {

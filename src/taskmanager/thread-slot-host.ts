@@ -114,6 +114,7 @@ export class ThreadSlotHost implements SlotHost {
       heapBytes,
       reportIntervalMs,
       closeGraceMs,
+      handOver: (address, port) => [...this.threads].some((neighbour) => neighbour.takeNeighbour(address, port)),
     });
     this.threads.add(thread);
     this.background.run('forget thread', async () => {

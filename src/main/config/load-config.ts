@@ -137,6 +137,11 @@ function contradictions(c: Partial<Configuration>): string[] {
     out.push(
       'high-availability.etcd.tls.cert-file and high-availability.etcd.tls.key-file go together: one is missing',
     );
+  if (c.internalTls === true) {
+    for (const name of ['internalCertFile', 'internalKeyFile', 'internalCaFile'] as const) {
+      if (c[name] === undefined) out.push(`security.ssl.internal.enabled is true but ${OPTIONS[name].key} is missing`);
+    }
+  }
   if (c.leaseTtlMs !== undefined && c.leaseTtlMs < 1_000)
     out.push(`high-availability.lease-ttl (${c.leaseTtlMs} ms) must be at least 1 s: etcd counts leases in seconds`);
   // Renewal is every third of the lease; the margin must leave room for two tries.

@@ -123,6 +123,19 @@ export const OPTIONS = {
     undefined,
     'Name of this master, unique in the cluster. Default: host name and pid.',
   ),
+  internalTls: bool(
+    'security.ssl.internal.enabled',
+    'false',
+    'Mutual TLS on the internal ports: control RPC and data. Masters and workers need the three files below.',
+  ),
+  internalCertFile: text('security.ssl.internal.cert-file', undefined, 'PEM certificate of this process.'),
+  internalKeyFile: text('security.ssl.internal.key-file', undefined, 'PEM key of that certificate.'),
+  internalCaFile: text(
+    'security.ssl.internal.ca-file',
+    undefined,
+    'PEM file with the CA of this cluster. Whoever shows a certificate of it belongs to the cluster, under whatever name.',
+  ),
+
   jobmanagerBindHost: text('jobmanager.bind-host', '127.0.0.1', 'Address the control RPC of a master listens on.'),
   jobmanagerAddress: text('jobmanager.rpc.address', '127.0.0.1', 'Host under which workers reach this master.'),
   jobmanagerPort: port(

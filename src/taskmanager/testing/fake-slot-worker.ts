@@ -1,15 +1,29 @@
+import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
-import { threadId } from 'node:worker_threads';
+import { MessageChannel, threadId } from 'node:worker_threads';
 import { type AttemptReport, NO_IO, type SlotDeployment } from '../../contracts/task.ts';
+import type { Neighbours } from '../../exchange/port-transport.ts';
 import { MillraceError } from '../../kernel/errors.ts';
 import type { AttemptId } from '../../kernel/ids.ts';
 import type { SlotRuntimeEvents, SlotRuntimePort } from '../../subtask/slot-runtime-port.ts';
 import { runSlotWorker } from '../slot-worker.ts';
 
 /** What the tasks of {@link BehavingEngine} do, by attempt number. */
-export const BEHAVIOURS = ['run', 'loop', 'eat-memory', 'exit', 'throw-later', 'refuse', 'grow-state'] as const;
+export const BEHAVIOURS = [
+  'run',
+  'loop',
+  'eat-memory',
+  'exit',
+  'throw-later',
+  'refuse',
+  'grow-state',
+  'greet-neighbour',
+] as const;
+
+/** Ports that the engines of `greet-neighbour` look for each other at, and one where nobody is. */
+const NEIGHBOUR_PORTS = [7_001, 7_002, 7_003] as const;
 
 interface Data {
   readonly breakOnLoad?: boolean;
@@ -17,7 +31,7 @@ interface Data {
   readonly slowly?: { readonly ms: number; readonly folder: string };
 }
 
-await runSlotWorker<Data>(async (data) => {
+await runSlotWorker<Data>(async (data, neighbours) => {
   if (data.breakOnLoad === true) throw new Error('no such object store');
   if (data.slowly !== undefined) {
     await wait(data.slowly.ms);
@@ -25,7 +39,8 @@ await runSlotWorker<Data>(async (data) => {
   }
   return async (options, events) => {
     if (options.name === 'cannot-listen') throw new MillraceError('UNAVAILABLE', 'port in use');
-    return new BehavingEngine(events, { host: options.advertisedHost ?? 'none', port: options.listenPort ?? -1 });
+    const address = { host: options.advertisedHost ?? 'none', port: options.listenPort ?? -1 };
+    return new BehavingEngine(events, address, neighbours);
   };
 });
 
@@ -38,7 +53,12 @@ class BehavingEngine implements SlotRuntimePort {
   constructor(
     private readonly events: SlotRuntimeEvents,
     readonly dataAddress: { host: string; port: number },
-  ) {}
+    private readonly neighbours: Neighbours,
+  ) {
+    neighbours.accept(dataAddress, (port) => {
+      port.on('message', (bytes: Uint8Array) => port.postMessage(bytes.map((byte) => byte + 1)));
+    });
+  }
 
   async submit(deployment: SlotDeployment): Promise<void> {
     for (const { attemptId, attemptNumber, vertexId, subtaskIndex } of deployment.tasks) {
@@ -84,6 +104,24 @@ class BehavingEngine implements SlotRuntimePort {
 
   async [Symbol.asyncDispose](): Promise<void> {}
 
+  /** Counts the neighbours that answer in `readRecords` of the last report. */
+  private async greetNeighbours(): Promise<void> {
+    let answers = 0;
+    for (const port of NEIGHBOUR_PORTS) {
+      const { port1, port2 } = new MessageChannel();
+      const found = await this.neighbours.handOver({ host: this.dataAddress.host, port }, port2);
+      if (found) {
+        port1.postMessage(new Uint8Array([port & 0xff]));
+        const [bytes] = (await once(port1, 'message')) as [Uint8Array];
+        if (bytes[0] === (port & 0xff) + 1) answers++;
+      }
+      port1.close();
+    }
+    for (const report of this.held.values()) {
+      this.become({ ...report, state: 'FINISHED', io: { ...NO_IO, readRecords: answers } });
+    }
+  }
+
   private become(report: AttemptReport): void {
     this.held.set(report.attemptId, report);
     this.events.taskState(report);
@@ -97,6 +135,9 @@ class BehavingEngine implements SlotRuntimePort {
         for (;;) this.eaten.push(new Array(100_000).fill(Math.random()));
       case 'exit':
         process.exit(3);
+        break;
+      case 'greet-neighbour':
+        void this.greetNeighbours();
         break;
       case 'throw-later':
         setImmediate(() => {
