@@ -1,42 +1,72 @@
-import { cpSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { appendFileSync, cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpus, tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { CloseStack } from '../src/kernel/lifecycle.ts';
 import { asError } from '../src/kernel/errors.ts';
-import { EtcdCluster } from '../test-support/etcd-cluster.ts';
-import { makeTempFolder, removeTempFolder } from '../test-support/guardian.ts';
-import { type BackingStores, embeddedStores, sharedStores } from './backing-stores.ts';
-import { makeKillSchedule } from './kill-schedule.ts';
-import { runSchedule, type ScheduleReport, showFailure } from './run-schedule.ts';
+import { packageRoot } from '../test-support/ensure-infra.ts';
+import { playKillSchedules } from './kills.ts';
+import { markdownReport, roundLines } from './report.ts';
+import { SCENARIOS } from './scenarios/index.ts';
+import type { Scenario } from './scenarios/scenario.ts';
+import { fakeTimeLibrary } from './stage/fake-time.ts';
+import { type RoundReport, runRound } from './stage/run-round.ts';
+import { World } from './stage/world.ts';
 
-/**
- * `npm run chaos -- [--rounds 10] [--seed 1] [--ha embedded|etcd] [--scenario kills] [--keep]`
- *
- * Plays kill schedules by seed, one after the other, and judges each. Ends with 1 when a promise was
- * broken; `--keep` keeps logs and output.
- */
+const USAGE = `npm run chaos -- [options]
+
+  --scenario NAME[,NAME]   all (default), kills, or names of --list
+  --rounds N               of each scenario (default 1; of kills 10)
+  --seed S                 of the first round (default 1)
+  --long                   outages as long as the text says
+  --loopback               no network namespaces, although they could be had
+  --set KEY=VALUE          for every process; may be repeated
+  --report                 writes docs/chaos-report.md
+  --results FILE           appends each round to this file, and reports all that are in it
+  --keep                   keeps logs and output
+  --ha embedded|etcd       stores of the kills (default embedded)
+  --list                   says what there is
+
+Ends with 1 when a promise was broken.`;
+
 interface Flags {
-  readonly rounds: number;
+  readonly scenario: string;
+  readonly rounds: number | undefined;
   readonly seed: number;
   readonly ha: 'embedded' | 'etcd';
+  readonly settings: readonly string[];
+  readonly results: string | undefined;
+  readonly long: boolean;
+  readonly loopback: boolean;
+  readonly report: boolean;
   readonly keep: boolean;
 }
 
-function parseFlags(): Flags {
+function parseFlags(): Flags | undefined {
   const { values } = parseArgs({
     options: {
-      rounds: { type: 'string', default: '10' },
+      scenario: { type: 'string', default: 'all' },
+      rounds: { type: 'string' },
       seed: { type: 'string', default: '1' },
       ha: { type: 'string', default: 'embedded' },
-      scenario: { type: 'string', default: 'kills' },
+      set: { type: 'string', multiple: true, default: [] },
+      results: { type: 'string' },
+      long: { type: 'boolean', default: false },
+      loopback: { type: 'boolean', default: false },
+      report: { type: 'boolean', default: false },
       keep: { type: 'boolean', default: false },
+      list: { type: 'boolean', default: false },
+      help: { type: 'boolean', default: false },
     },
   });
-  const { ha, scenario, keep } = values;
+  const { ha, scenario, results, long, loopback, report, keep } = values;
+  if (values.help || values.list) {
+    console.log(values.help ? USAGE : SCENARIOS.map(({ name, says }) => `${name.padEnd(36)} ${says}`).join('\n'));
+    return undefined;
+  }
   if (ha !== 'embedded' && ha !== 'etcd') throw new Error(`--ha ${ha}: embedded and etcd are possible`);
-  if (scenario !== 'kills') throw new Error(`--scenario ${scenario}: kills is possible`);
-  return { rounds: count('rounds', values.rounds, 1), seed: count('seed', values.seed, 0), ha, keep };
+  const rounds = values.rounds === undefined ? undefined : count('rounds', values.rounds, 1);
+  const seed = count('seed', values.seed, 0);
+  return { scenario, rounds, seed, ha, settings: values.set, results, long, loopback, report, keep };
 }
 
 function count(flag: string, text: string, min: number): number {
@@ -45,80 +75,96 @@ function count(flag: string, text: string, min: number): number {
   throw new Error(`--${flag} must be a whole number of ${min} or more, not "${text}"`);
 }
 
-/** Gives each round stores of its own. */
-async function openStores(ha: Flags['ha'], started: CloseStack): Promise<(dir: string) => Promise<BackingStores>> {
-  if (ha === 'embedded') return async (dir) => embeddedStores(dir);
-  console.log('starting three etcd members and an S3 server …');
-  const etcd = await EtcdCluster.start();
-  started.add('etcd', () => etcd.close());
-  // The SDK announces its own future once per process.
-  process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true';
-  const { Rgw } = await import('../test-support/rgw.ts');
-  const s3 = await Rgw.start();
-  started.add('S3', () => s3.close());
-  return async () => sharedStores(etcd, { ...s3.access, bucket: await s3.createBucket() });
+function chosen(names: string): readonly Scenario[] {
+  if (names === 'all') return SCENARIOS;
+  return names.split(',').map((name) => {
+    const found = SCENARIOS.find((scenario) => scenario.name === name);
+    if (found === undefined) throw new Error(`there is no scenario "${name}"; --list shows what there is`);
+    return found;
+  });
 }
 
-async function playRound(
-  seed: number,
-  storesFor: (dir: string) => Promise<BackingStores>,
-  keep: boolean,
-): Promise<boolean> {
-  const dir = makeTempFolder('chaos');
-  try {
-    const schedule = makeKillSchedule(seed);
-    const stores = await storesFor(dir);
-    const report = await runSchedule(schedule, { dir, stores });
-    for (const row of rows(report)) console.log(row);
-    const pass = report.problems.length === 0;
-    if (!pass) console.log(showFailure(schedule, stores, report));
-    if (keep) {
-      const kept = join(tmpdir(), `kept-${basename(dir)}`);
-      cpSync(dir, kept, { recursive: true });
-      console.log(`kept: ${kept}`);
-    }
-    return pass;
-  } finally {
-    removeTempFolder(dir);
+/** Why a scenario cannot be played here; undefined when it can. */
+function hindrance(scenario: Scenario, world: World): string | undefined {
+  for (const need of scenario.needs ?? []) {
+    if (need === 'hosts' && world.lab === undefined) return `needs network namespaces: ${world.whyLoopback}`;
+    if (need === 'root' && process.getuid?.() !== 0) return 'needs root';
+    if (need === 'faketime' && fakeTimeLibrary() === undefined) return "needs Debian's libfaketime";
   }
+  return undefined;
 }
 
-const COLUMNS = [6, 70, 9, 8, 8, 8] as const;
-
-function row(...cells: readonly string[]): string {
-  return cells.map((cell, i) => (i === 1 ? cell.padEnd(COLUMNS[1]) : cell.padStart(COLUMNS[i] ?? 0))).join('  ');
+async function playScenarios(flags: Flags): Promise<boolean> {
+  const scenarios = chosen(flags.scenario);
+  await using world = await World.open({ loopback: flags.loopback });
+  const where = world.lab === undefined ? `loopback (${world.whyLoopback})` : 'network namespaces';
+  console.log(`hosts: ${where}`);
+  const reports: RoundReport[] = [];
+  const skipped: { name: string; why: string }[] = [];
+  for (const scenario of scenarios) {
+    const why = hindrance(scenario, world);
+    if (why !== undefined) {
+      console.log(`SKIP  ${scenario.name}: ${why}`);
+      skipped.push({ name: scenario.name, why });
+      continue;
+    }
+    for (let i = 0; i < (flags.rounds ?? 1); i++) {
+      const report = await runRound(world, scenario, {
+        seed: flags.seed + i,
+        long: flags.long,
+        settings: flags.settings,
+        onEnd: (dir) => flags.keep && keep(dir),
+      });
+      for (const line of roundLines(report)) console.log(line);
+      reports.push(report);
+      if (flags.results !== undefined) appendFileSync(flags.results, `${JSON.stringify(report)}\n`);
+    }
+  }
+  const failed = reports.filter(({ problems }) => problems.length > 0);
+  console.log(`${reports.length - failed.length} of ${reports.length} rounds passed`);
+  if (flags.report) writeReport({ rounds: resultsOf(flags, reports), where, skipped });
+  return failed.length === 0;
 }
 
-function rows({ seed, kills, tookMs, problems }: ScheduleReport): string[] {
-  const ms = (value: number | undefined) => (value === undefined ? '-' : String(value));
-  const lines = kills.map((kill, i) =>
-    row(i === 0 ? String(seed) : '', kill.what, ms(kill.detectedMs), ms(kill.electedMs), ms(kill.runningMs), ''),
-  );
-  lines.push(row('', `${(tookMs / 1_000).toFixed(1)} s`, '', '', '', problems.length === 0 ? 'PASS' : 'FAIL'));
-  return lines;
+function resultsOf({ results }: Flags, played: readonly RoundReport[]): readonly RoundReport[] {
+  if (results === undefined || !existsSync(results)) return played;
+  const lines = readFileSync(results, 'utf8').split('\n').filter(Boolean);
+  const order = new Map(SCENARIOS.map(({ name }, i) => [name, i]));
+  return lines
+    .map((line) => JSON.parse(line) as RoundReport)
+    .sort((a, b) => (order.get(a.scenario) ?? 0) - (order.get(b.scenario) ?? 0));
+}
+
+function writeReport(report: Pick<Parameters<typeof markdownReport>[0], 'rounds' | 'where' | 'skipped'>): void {
+  const file = join(packageRoot(), 'docs/chaos-report.md');
+  const machine = `${cpus().length} cores, Node ${process.versions.node}`;
+  writeFileSync(file, markdownReport({ ...report, machine, date: new Date().toISOString().slice(0, 10) }));
+  console.log(`written: ${file}`);
+}
+
+function keep(dir: string): void {
+  const kept = join(tmpdir(), `kept-${basename(dir)}`);
+  cpSync(dir, kept, { recursive: true });
+  console.log(`kept: ${kept}`);
 }
 
 async function main(): Promise<void> {
   const flags = parseFlags();
-  const started = new CloseStack();
-  const failed: number[] = [];
-  try {
-    const storesFor = await openStores(flags.ha, started);
-    console.log(row('seed', 'killed (times in ms since the kill)', 'detected', 'elected', 'running', 'result'));
-    for (let seed = flags.seed; seed < flags.seed + flags.rounds; seed++)
-      if (!(await playRound(seed, storesFor, flags.keep))) failed.push(seed);
-  } finally {
-    await started.close();
+  if (flags === undefined) return;
+  if (flags.scenario === 'kills') {
+    const rounds = flags.rounds ?? 10;
+    const failed = await playKillSchedules({ ...flags, rounds, keep: (dir) => flags.keep && keep(dir) });
+    const which = failed.length > 0 ? `; failed: ${failed}` : '';
+    console.log(`${rounds - failed.length} of ${rounds} passed${which}`);
+    process.exitCode = failed.length === 0 ? 0 : 1;
+    return;
   }
-  console.log(
-    `${flags.rounds - failed.length} of ${flags.rounds} passed${failed.length > 0 ? `; failed: ${failed}` : ''}`,
-  );
-  process.exitCode = failed.length === 0 ? 0 : 1;
+  process.exitCode = (await playScenarios(flags)) ? 0 : 1;
 }
 
 try {
   await main();
 } catch (error) {
-  console.error(`chaos: ${asError(error).message}`);
+  console.error(`chaos: ${asError(error).stack}`);
   process.exitCode = 1;
 }

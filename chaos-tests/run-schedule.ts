@@ -15,6 +15,7 @@ import type { BackingStores } from './backing-stores.ts';
 import { checkLogs } from './checkers/check-logs.ts';
 import { leftovers, StoreInspector } from './checkers/check-stores.ts';
 import { clusterLines, strayLines } from './checkers/cluster-logs.ts';
+import { judgeQuiet, settled } from './checkers/settled.ts';
 import { writeInputText } from './input-text.ts';
 import { isLate, type KillSchedule, showSchedule } from './kill-schedule.ts';
 import { type KillTimeline, killTimelines } from './kill-timeline.ts';
@@ -41,7 +42,6 @@ const PARALLELISM = 2;
 /** Two vertices: the source with its chain, and the counts with their sink. */
 const TASKS = 2 * PARALLELISM;
 const END_PATIENCE_MS = 120_000;
-const QUIET_PATIENCE_MS = 40_000;
 
 export const CHAOS_CONFIG: readonly string[] = [
   'execution.checkpointing.interval=300 ms',
@@ -76,7 +76,11 @@ export async function runSchedule(schedule: KillSchedule, options: ScheduleOptio
   try {
     await run.submit();
     await playKills(run, schedule, played);
-    problems.push(...(await run.judgeEnd()), ...(await judgeQuiet(cluster, options.stores, run.jobId)));
+    problems.push(...(await run.judgeEnd()));
+    {
+      await using inspector = await StoreInspector.open(options.stores.config);
+      problems.push(...(await judgeQuiet(cluster, inspector, run.jobId)));
+    }
     const due = schedule.kills.filter((kill) => !isLate(kill)).length;
     if (played.length < due) problems.push(`only ${played.length} of ${due} kills took place: the job was too quick`);
     problems.push(...checkLogs(clusterLines(cluster.masters), run.jobId));
@@ -172,33 +176,6 @@ class WordCountRun {
   }
 }
 
-interface Overview {
-  readonly taskmanagers: number;
-  readonly 'slots-total': number;
-  readonly 'slots-available': number;
-}
-
-/** Once the cluster is quiet no slot is held, no dead worker is counted, and nothing of the job is left. */
-async function judgeQuiet(cluster: LocalCluster, stores: BackingStores, jobId: string): Promise<string[]> {
-  const problems: string[] = [];
-  await settled(
-    async () => {
-      const overview = await cluster.get<Overview>('/overview');
-      const workers = cluster.liveWorkers.length;
-      if (overview.taskmanagers !== workers) return [`${overview.taskmanagers} workers are counted, ${workers} live`];
-      if (overview['slots-available'] !== 2 * workers) return [`slots are still held: ${JSON.stringify(overview)}`];
-      return [];
-    },
-    (left) => problems.push(...left),
-  );
-  await using inspector = await StoreInspector.open(stores.config);
-  await settled(
-    async () => leftovers(await inspector.contents(), jobId, false),
-    (left) => problems.push(...left),
-  );
-  return problems;
-}
-
 /** All that lives ends politely when asked; the stores then hold the result alone, and no output has changed. */
 async function judgeStop(cluster: LocalCluster, stores: BackingStores, run: WordCountRun): Promise<string[]> {
   const problems: string[] = [];
@@ -215,28 +192,8 @@ async function judgeStop(cluster: LocalCluster, stores: BackingStores, run: Word
   if (after.join() !== before.join()) problems.push(`output changed after the end: ${before} became ${after}`);
   problems.push(...run.judgeOutput());
   await using inspector = await StoreInspector.open(stores.config);
-  await settled(
-    async () => leftovers(await inspector.contents(), run.jobId, true),
-    (left) => problems.push(...left),
-  );
+  problems.push(...(await settled(async () => leftovers(await inspector.contents(), run.jobId, true))));
   for (const line of strayLines(cluster.masters)) problems.push(`not a log line: ${line}`);
   for (const line of strayLines(cluster.workers)) problems.push(`not a log line: ${line}`);
   return problems;
-}
-
-/** Repeats a check until it finds nothing; what it still finds at the deadline is reported. */
-async function settled(check: () => Promise<readonly string[]>, report: (left: readonly string[]) => void) {
-  let left: readonly string[] = [];
-  try {
-    await until(
-      'the cluster to be quiet',
-      async () => {
-        left = await check();
-        return left.length === 0;
-      },
-      { timeoutMs: QUIET_PATIENCE_MS, everyMs: 200 },
-    );
-  } catch (error) {
-    report(left.length > 0 ? left : [asError(error).message]);
-  }
 }

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { releasePorts, reservePorts } from './free-ports.ts';
 import { makeTempFolder, removeTempFolder } from './guardian.ts';
+import { LOOPBACK, type Place } from './place.ts';
 import { type ExitStatus, ManagedProcess } from './processes.ts';
 import { until } from './until.ts';
 
@@ -12,6 +13,8 @@ export interface EtcdClusterOptions {
    * a fifth of a second and the granted lease is as short as asked. `default`: etcd's own 100 / 1000.
    */
   readonly timers?: 'fast' | 'default';
+  /** Where each member runs, and how many there are. Default: all on this machine. */
+  readonly places?: readonly Place[];
   /** Further flags for every member. */
   readonly flags?: readonly string[];
 }
@@ -35,13 +38,13 @@ export class EtcdCluster implements AsyncDisposable {
     options: EtcdClusterOptions,
   ) {
     const count = ports.length / 2;
-    const addresses = Array.from({ length: count }, (_, i) => ({
-      name: `n${i}`,
-      client: `http://127.0.0.1:${ports[2 * i]}`,
-      peer: `http://127.0.0.1:${ports[2 * i + 1]}`,
-    }));
+    const addresses = Array.from({ length: count }, (_, i) => {
+      const place = options.places?.[i] ?? LOOPBACK;
+      const client = `http://${place.address}:${ports[2 * i]}`;
+      return { name: `n${i}`, place, client, peer: `http://${place.address}:${ports[2 * i + 1]}` };
+    });
     const everyone = addresses.map(({ name, peer }) => `${name}=${peer}`).join(',');
-    this.members = addresses.map(({ name, client, peer }) => {
+    this.members = addresses.map(({ name, place, client, peer }) => {
       const flags = [
         ...['--name', name, '--data-dir', join(folder, name)],
         ...['--listen-client-urls', client, '--advertise-client-urls', client],
@@ -52,13 +55,13 @@ export class EtcdCluster implements AsyncDisposable {
         ...TIMER_FLAGS[options.timers ?? 'fast'],
         ...(options.flags ?? []),
       ];
-      return new EtcdMember(name, client, flags, join(folder, `${name}.log`));
+      return new EtcdMember(name, place, client, flags, join(folder, `${name}.log`));
     });
   }
 
   /** Resolves when every member serves. */
   static async start(options: EtcdClusterOptions = {}): Promise<EtcdCluster> {
-    const ports = await reservePorts(2 * (options.members ?? 3));
+    const ports = await reservePorts(2 * (options.places?.length ?? options.members ?? 3));
     const cluster = new EtcdCluster(makeTempFolder('etcd'), ports, options);
     try {
       await Promise.all(cluster.members.map((member) => member.start()));
@@ -122,7 +125,8 @@ export class EtcdMember {
 
   constructor(
     readonly name: string,
-    /** `http://127.0.0.1:port` */
+    readonly place: Place,
+    /** `http://host:port` */
     readonly endpoint: string,
     private readonly flags: readonly string[],
     readonly logFile: string,
@@ -146,8 +150,7 @@ export class EtcdMember {
     this.paused = false;
     this.process = await ManagedProcess.start({
       name: `etcd ${this.name}`,
-      command: 'etcd',
-      args: this.flags,
+      ...this.place.command('etcd', this.flags),
       env: withoutEtcdVariables(),
       logFile: this.logFile,
     });

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,7 +8,7 @@ import { join } from 'node:path';
  *
  * An `exit` handler covers orderly ends. It does not run on SIGKILL, or when a test runner ends its
  * worker; so a small shell waits on a pipe that only we hold open. When the pipe closes we are gone:
- * it kills the process groups and removes the folders that it was told of. A group is killed only if
+ * it kills the process groups and removes the folders, network namespaces, links and mounts that it was told of. A group is killed only if
  * its leader still has the start time it had then, so a reused pid is never hit.
  */
 const SCRIPT = `
@@ -26,6 +26,13 @@ echo "$list" | while read -r kind what start; do
   kill -s KILL -- "-$what" 2>/dev/null
 done
 echo "$list" | while read -r kind what start; do
+  case "$kind" in
+    netns) ip netns del "$what" 2>/dev/null ;;
+    link) ip link del "$what" 2>/dev/null ;;
+    mount) umount -l -- "$what" 2>/dev/null ;;
+  esac
+done
+echo "$list" | while read -r kind what start; do
   [ "$kind" = folder ] && rm -rf -- "$what"
 done
 `;
@@ -35,6 +42,8 @@ export const TEMP_PREFIX = 'millrace-';
 let shell: ChildProcess | undefined;
 const groups = new Set<number>();
 const folders = new Set<string>();
+/** Namespaces, links and mounts, with the command that takes each away. */
+const system = new Map<string, readonly string[]>();
 
 /** A new folder under the system's temporary one; removed with everything in it when this process ends. */
 export function makeTempFolder(purpose: string): string {
@@ -59,6 +68,31 @@ export function guardGroup(pid: number): void {
 
 export function unguardGroup(pid: number): void {
   groups.delete(pid);
+}
+
+/** The network namespace of this name, which may not exist yet, does not outlive this process. */
+export function guardNamespace(name: string): void {
+  system.set(name, ['ip', 'netns', 'del', name]);
+  tell(`netns ${name} -`);
+}
+
+export function guardLink(name: string): void {
+  system.set(name, ['ip', 'link', 'del', name]);
+  tell(`link ${name} -`);
+}
+
+/** A file system mounted in a folder that is guarded too. */
+export function guardMount(folder: string): void {
+  system.set(folder, ['umount', '-l', folder]);
+  tell(`mount ${folder} -`);
+}
+
+export function unguardNetwork(name: string): void {
+  system.delete(name);
+}
+
+export function unguardMount(folder: string): void {
+  system.delete(folder);
 }
 
 /** In clock ticks since boot; together with the pid it names one process for ever. Undefined without /proc. */
@@ -131,5 +165,6 @@ function cleanUpNow(): void {
       // Already gone; this runs while the process exits and has nobody to tell.
     }
   }
+  for (const [command = '', ...args] of system.values()) spawnSync(command, args, { stdio: 'ignore' });
   for (const folder of folders) rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
 }

@@ -9,7 +9,17 @@ export interface LatencyProxyOptions {
   readonly delayMs?: number;
   /** Default: any free one. */
   readonly port?: number;
+  /** Address to listen on. Default 127.0.0.1. */
+  readonly host?: string;
+  /** Sees what clients send, before it is forwarded; see {@link ProxyTap}. */
+  readonly tap?: ProxyTap;
 }
+
+/** What becomes of a connection: it goes on; its answers are held back; or it is silent both ways from here on. */
+export type TapVerdict = 'pass' | 'hold answers' | 'swallow';
+
+/** Asked for each chunk that a client sends. A connection that was once held or swallowed stays so. */
+export type ProxyTap = (bytes: Buffer) => TapVerdict;
 
 /**
  * - `forward`: bytes pass, late by the delay.
@@ -25,6 +35,12 @@ const IN_FLIGHT_BYTES_MAX = 1 << 20;
 export class LatencyProxy implements AsyncDisposable {
   /** One way, for bytes that arrive from now on. */
   delayMs: number;
+  /**
+   * What a lost packet costs on TCP: this part of the chunks, and all behind them, are late by a
+   * retransmission. 0 to 1.
+   */
+  lossRate = 0;
+  lossDelayMs = 200;
   private current: ProxyMode = 'forward';
   private readonly pipes = new Set<DelayedPipe>();
 
@@ -39,7 +55,7 @@ export class LatencyProxy implements AsyncDisposable {
     const server = createServer({ allowHalfOpen: true, noDelay: true });
     const proxy = new LatencyProxy(server, options);
     server.on('connection', (client) => proxy.accept(client));
-    server.listen(options.port ?? 0, '127.0.0.1');
+    server.listen(options.port ?? 0, options.host ?? '127.0.0.1');
     await once(server, 'listening');
     return proxy;
   }
@@ -82,6 +98,7 @@ export class LatencyProxy implements AsyncDisposable {
       client.resetAndDestroy();
       return;
     }
+    const held = { answers: false, all: false };
     const target = connect({
       port: this.options.targetPort,
       host: this.options.targetHost ?? '127.0.0.1',
@@ -93,7 +110,16 @@ export class LatencyProxy implements AsyncDisposable {
       [client, target],
       [target, client],
     ] as const) {
-      const pipe = new DelayedPipe(from, to, this);
+      const toServer = from === client;
+      const pipe = new DelayedPipe(from, to, this, {
+        silent: () => held.all || (held.answers && !toServer),
+        seen: (bytes) => {
+          if (!toServer || held.all) return;
+          const verdict = this.options.tap?.(bytes) ?? 'pass';
+          if (verdict === 'hold answers') held.answers = true;
+          if (verdict === 'swallow') held.all = true;
+        },
+      });
       this.pipes.add(pipe);
       from.once('close', () => this.pipes.delete(pipe));
     }
@@ -109,7 +135,13 @@ class DelayedPipe {
   constructor(
     private readonly from: Socket,
     private readonly to: Socket,
-    private readonly proxy: { readonly delayMs: number; readonly mode: ProxyMode },
+    private readonly proxy: {
+      readonly delayMs: number;
+      readonly mode: ProxyMode;
+      readonly lossRate: number;
+      readonly lossDelayMs: number;
+    },
+    private readonly line: { silent(): boolean; seen(bytes: Buffer): void },
   ) {
     from.on('data', (bytes: Buffer) => this.enqueue(bytes));
     from.on('end', () => this.enqueue('end'));
@@ -124,7 +156,7 @@ class DelayedPipe {
   flush(): void {
     clearTimeout(this.timer);
     const nowMs = performance.now();
-    while (this.proxy.mode !== 'stall' && !this.to.writableNeedDrain) {
+    while (this.proxy.mode !== 'stall' && !this.line.silent() && !this.to.writableNeedDrain) {
       const next = this.waiting[0];
       if (next === undefined) break;
       if (next.dueMs > nowMs) {
@@ -149,7 +181,10 @@ class DelayedPipe {
   }
 
   private enqueue(bytes: Buffer | 'end'): void {
-    this.waiting.push({ dueMs: performance.now() + this.proxy.delayMs, bytes });
+    if (bytes !== 'end') this.line.seen(bytes);
+    const { delayMs, lossRate, lossDelayMs } = this.proxy;
+    const late = lossRate > 0 && Math.random() < lossRate ? lossDelayMs : 0;
+    this.waiting.push({ dueMs: performance.now() + delayMs + late, bytes });
     if (bytes !== 'end') this.waitingBytes += bytes.length;
     if (this.waitingBytes >= IN_FLIGHT_BYTES_MAX) this.from.pause();
     this.flush();

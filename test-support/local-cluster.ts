@@ -1,6 +1,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot } from './ensure-infra.ts';
+import { LOOPBACK, type Place } from './place.ts';
 import { ManagedProcess } from './processes.ts';
 
 export interface LocalClusterOptions {
@@ -14,6 +15,14 @@ export interface LocalClusterOptions {
   /** REST port of master 0, 1, …; absent: any free one. */
   readonly restPorts?: readonly number[];
   readonly env?: Readonly<Record<string, string>>;
+  /** Where each process runs, and what it gets on top. Default: all on this machine. */
+  readonly seat?: (role: 'jobmanager' | 'taskmanager', index: number) => Promise<Seat>;
+}
+
+export interface Seat {
+  readonly place: Place;
+  readonly env?: Readonly<Record<string, string>>;
+  readonly config?: readonly string[];
 }
 
 /** One line of a process's log, as pino writes it. */
@@ -135,17 +144,20 @@ export class Master {
     readonly id: string,
     readonly process: ManagedProcess,
     readonly restUrl: string,
+    readonly place: Place,
   ) {}
 
   static async start(options: LocalClusterOptions, index: number): Promise<Master> {
     const id = `jobmanager-${index}`;
-    const process = await startRole('jobmanager', id, options, [
+    const seat = await seatOf(options, 'jobmanager', index);
+    const process = await startRole('jobmanager', id, options, seat, [
       `jobmanager.id=${id}`,
       'jobmanager.rpc.port=0',
       `rest.port=${options.restPorts?.[index] ?? 0}`,
+      ...addressed(seat.place, ['jobmanager.bind-host', 'jobmanager.rpc.address', 'rest.bind-address', 'rest.address']),
     ]);
     const match = await process.untilLog(/"restUrl":"([^"]+)".*"msg":"jobmanager started"/, 60_000);
-    return new Master(id, process, match[1] ?? '');
+    return new Master(id, process, match[1] ?? '', seat.place);
   }
 }
 
@@ -153,23 +165,36 @@ export class Worker {
   private constructor(
     readonly id: string,
     readonly process: ManagedProcess,
+    readonly place: Place,
   ) {}
 
   static async start(options: LocalClusterOptions, index: number): Promise<Worker> {
     const id = `taskmanager-${index}`;
-    const process = await startRole('taskmanager', id, options, [
+    const seat = await seatOf(options, 'taskmanager', index);
+    const process = await startRole('taskmanager', id, options, seat, [
       `taskmanager.resource-id=${id}`,
       `taskmanager.numberOfTaskSlots=${options.slotsPerWorker}`,
+      ...addressed(seat.place, ['taskmanager.bind-host', 'taskmanager.host']),
     ]);
     await process.untilLog('"msg":"taskmanager started"', 60_000);
-    return new Worker(id, process);
+    return new Worker(id, process, seat.place);
   }
+}
+
+/** Loopback is what all these keys are by default. */
+function addressed(place: Place, keys: readonly string[]): string[] {
+  return place === LOOPBACK ? [] : keys.map((key) => `${key}=${place.address}`);
+}
+
+async function seatOf(options: LocalClusterOptions, role: 'jobmanager' | 'taskmanager', index: number): Promise<Seat> {
+  return (await options.seat?.(role, index)) ?? { place: LOOPBACK };
 }
 
 function startRole(
   role: string,
   name: string,
   options: LocalClusterOptions,
+  seat: Seat,
   own: readonly string[],
 ): Promise<ManagedProcess> {
   const stores = options.config ?? [];
@@ -178,13 +203,15 @@ function startRole(
     `io.tmp.dirs=${join(options.dir, 'tmp', name)}`,
     ...own,
     ...stores,
+    ...(seat.config ?? []),
   ];
+  const cli = join(packageRoot(), 'dist/src/main/cli.js');
+  const env = { ...options.env, ...seat.env };
   return ManagedProcess.start({
     name,
-    command: process.execPath,
-    args: [join(packageRoot(), 'dist/src/main/cli.js'), role, ...settings.flatMap((setting) => ['-D', setting])],
+    ...seat.place.command(process.execPath, [cli, role, ...settings.flatMap((setting) => ['-D', setting])]),
     logFile: join(options.dir, 'logs', `${name}.log`),
-    ...(options.env === undefined ? {} : { env: options.env }),
+    ...(Object.keys(env).length === 0 ? {} : { env }),
   });
 }
 

@@ -6,6 +6,7 @@ import { promisify } from 'node:util';
 import { CreateBucketCommand, S3Client } from '@aws-sdk/client-s3';
 import { releasePorts, reservePorts } from './free-ports.ts';
 import { makeTempFolder, removeTempFolder } from './guardian.ts';
+import { LOOPBACK, type Place } from './place.ts';
 import { ManagedProcess } from './processes.ts';
 import { until } from './until.ts';
 
@@ -39,18 +40,19 @@ export class Rgw implements AsyncDisposable {
   private constructor(
     private readonly folder: string,
     private readonly ports: { readonly s3: number; readonly monitor: number },
+    private readonly place: Place,
   ) {
     this.access = {
-      endpoint: `http://127.0.0.1:${ports.s3}`,
+      endpoint: `http://${place.address}:${ports.s3}`,
       region: 'us-east-1',
       credentials: { accessKeyId: 'millrace-test', secretAccessKey: `secret-${randomUUID()}` },
     };
   }
 
-  /** Resolves when `access` works. */
-  static async start(): Promise<Rgw> {
+  /** Resolves when `access` works. Only the address of the place counts: the daemons run on this machine. */
+  static async start(place: Place = LOOPBACK): Promise<Rgw> {
     const [s3, monitor] = (await reservePorts(2)) as [number, number];
-    const rgw = new Rgw(makeTempFolder('rgw'), { s3, monitor });
+    const rgw = new Rgw(makeTempFolder('rgw'), { s3, monitor }, place);
     try {
       await rgw.create();
       return rgw;
@@ -126,7 +128,10 @@ export class Rgw implements AsyncDisposable {
   private async create(): Promise<void> {
     for (const name of ['mon', 'osd', 'rgw', 'run']) mkdirSync(this.in(name));
     const fsid = randomUUID();
-    writeFileSync(this.in('ceph.conf'), configuration({ folder: this.folder, fsid, ...this.ports }));
+    writeFileSync(
+      this.in('ceph.conf'),
+      configuration({ folder: this.folder, fsid, host: this.place.address, ...this.ports }),
+    );
     await this.createKeys();
     await this.createMonitor(fsid);
     await this.createStorage();
@@ -213,10 +218,11 @@ export function createS3Client(access: S3Access): S3Client {
 function configuration(options: {
   readonly folder: string;
   readonly fsid: string;
+  readonly host: string;
   readonly s3: number;
   readonly monitor: number;
 }): string {
-  const { folder, fsid, s3, monitor } = options;
+  const { folder, fsid, host, s3, monitor } = options;
   return `[global]
 fsid = ${fsid}
 mon host = v2:127.0.0.1:${monitor}
@@ -260,7 +266,7 @@ osd class load list = *
 osd class default list = *
 [client.rgw]
 rgw data = ${folder}/rgw
-rgw frontends = beast endpoint=127.0.0.1:${s3} tcp_nodelay=1
+rgw frontends = beast endpoint=${host}:${s3} tcp_nodelay=1
 rgw enable usage log = false
 rgw dns name =
 rgw thread pool size = 32

@@ -1,0 +1,55 @@
+import type { ClusterLine } from '../checkers/cluster-logs.ts';
+import type { Fault } from './stage.ts';
+
+/** What followed one fault, in milliseconds since it; undefined: it did not happen before the next. */
+export interface FaultTimeline extends Fault {
+  /** Somebody said that the leader or a worker is lost. */
+  readonly detectedMs: number | undefined;
+  readonly electedMs: number | undefined;
+  /** All tasks run again, adopted or restarted; undefined also when none had to. */
+  readonly runningMs: number | undefined;
+  readonly adopted: boolean;
+  /** The longest time without a record, committed or not. */
+  readonly gapMs: number | undefined;
+}
+
+export interface TimelineSources {
+  readonly masters: readonly ClusterLine[];
+  readonly workers: readonly ClusterLine[];
+  readonly jobId: string;
+  readonly tasks: number;
+  readonly gapMs: (fromMs: number, toMs: number) => number | undefined;
+}
+
+const LOST = ['leader lost', 'worker lost', 'leader suspected', 'leader taken over'];
+const DEPLOYED = ['job deployed', 'regions deployed'];
+
+/** Reads from all logs, when all is over, how long each fault was felt. */
+export function faultTimelines(faults: readonly Fault[], sources: TimelineSources): FaultTimeline[] {
+  const { masters, workers, jobId, tasks } = sources;
+  return faults.map((fault, i) => {
+    const nextMs = faults[i + 1]?.atMs ?? Number.POSITIVE_INFINITY;
+    const since = (lines: readonly ClusterLine[]) => lines.filter(({ time }) => time >= fault.atMs && time < nextMs);
+    const after = (line: ClusterLine | undefined) => (line === undefined ? undefined : line.time - fault.atMs);
+    const told = since(masters);
+    const ofJob = told.filter((line) => line.jobId === jobId);
+    const deployed = ofJob.findLast(({ msg }) => DEPLOYED.includes(msg));
+    const adopted = ofJob.findLast(({ msg }) => msg === 'job adopted');
+    const restarted = deployed !== undefined && (adopted === undefined || deployed.time > adopted.time);
+    const running = new Set<string>();
+    const wanted = deployed?.msg === 'regions deployed' ? Number(deployed.tasks ?? tasks) : tasks;
+    const all = since(workers).find((line) => {
+      if (deployed === undefined || line.time < deployed.time) return false;
+      if (line.msg !== 'task changed state' || line.jobId !== jobId || line.to !== 'RUNNING') return false;
+      return running.add(`${line.vertexId}/${line.subtaskIndex}`).size === wanted;
+    });
+    return {
+      ...fault,
+      detectedMs: after(told.find(({ msg }) => LOST.includes(msg))),
+      electedMs: after(told.find(({ msg }) => msg === 'leadership granted')),
+      runningMs: after(restarted ? all : adopted),
+      adopted: adopted !== undefined && !restarted,
+      gapMs: sources.gapMs(fault.atMs, nextMs),
+    };
+  });
+}
