@@ -74,8 +74,10 @@ export class HttpFaultProxy implements AsyncDisposable {
       return;
     }
     let left = fault.afterBytes;
+    outgoing.flushHeaders();
     for await (const bytes of answer as AsyncIterable<Buffer>) {
-      outgoing.write(bytes.subarray(0, left));
+      // Sent before more is done: what is still buffered when it is destroyed would never leave.
+      await new Promise((resolve) => outgoing.write(bytes.subarray(0, left), resolve));
       left -= bytes.length;
       if (left <= 0) break;
     }

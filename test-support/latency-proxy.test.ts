@@ -88,3 +88,40 @@ test('refusing, open connections are reset and new ones end at once', async () =
   late.on('error', () => undefined); // ECONNRESET, usually; the close is what counts.
   await new Promise((resolve) => late.once('close', resolve));
 });
+
+test('a tap sees requests before they are forwarded; it holds back answers, or swallows everything from there on', async () => {
+  const seen: string[] = [];
+  await using proxy = await LatencyProxy.start({
+    targetPort,
+    tap: (bytes) => {
+      const text = bytes.toString();
+      seen.push(text);
+      return text === 'hold' ? 'hold answers' : text === 'swallow' ? 'swallow' : 'pass';
+    },
+  });
+  const held = await client(proxy);
+  held.socket.write('pass');
+  await until('the echo', () => held.received() === 'pass');
+  held.socket.write('hold');
+  const swallowed = await client(proxy);
+  swallowed.socket.write('swallow');
+  const passing = await client(proxy);
+  passing.socket.write('other');
+  await until('the others to be served', () => passing.received() === 'other');
+  await until('all to be seen', () => seen.length === 4);
+  expect(held.received()).toBe('pass');
+  expect(swallowed.received()).toBe('');
+  for (const { socket } of [held, swallowed, passing]) socket.destroy();
+});
+
+test('a lost packet delays what is behind it, and nothing is lost for good', async () => {
+  await using proxy = await LatencyProxy.start({ targetPort });
+  proxy.lossRate = 1;
+  proxy.lossDelayMs = 30;
+  const { socket, received } = await client(proxy);
+  const sentMs = performance.now();
+  socket.write('a');
+  await until('the echo', () => received() === 'a', { everyMs: 1 });
+  expect(performance.now() - sentMs).toBeGreaterThanOrEqual(59);
+  socket.destroy();
+});
