@@ -5,16 +5,16 @@ import { parseArgs } from 'node:util';
 import { asError } from '../src/kernel/errors.ts';
 import { packageRoot } from '../test-support/ensure-infra.ts';
 import { playKillSchedules } from './kills.ts';
-import { markdownReport, roundLines } from './report.ts';
+import { markdownReport, type PlayedRound, roundLines, type SuiteReport } from './report.ts';
 import { SCENARIOS } from './scenarios/index.ts';
 import type { Scenario } from './scenarios/scenario.ts';
 import { fakeTimeLibrary } from './stage/fake-time.ts';
-import { type RoundReport, runRound } from './stage/run-round.ts';
+import { runRound } from './stage/run-round.ts';
 import { World } from './stage/world.ts';
 
 const USAGE = `npm run chaos -- [options]
 
-  --scenario NAME[,NAME]   all (default), kills, or names of --list
+  --scenario NAME[,NAME]   all (default), kills, none, or names of --list
   --rounds N               of each scenario (default 1; of kills 10)
   --seed S                 of the first round (default 1)
   --long                   outages as long as the text says
@@ -77,6 +77,7 @@ function count(flag: string, text: string, min: number): number {
 
 function chosen(names: string): readonly Scenario[] {
   if (names === 'all') return SCENARIOS;
+  if (names === 'none') return [];
   return names.split(',').map((name) => {
     const found = SCENARIOS.find((scenario) => scenario.name === name);
     if (found === undefined) throw new Error(`there is no scenario "${name}"; --list shows what there is`);
@@ -96,10 +97,11 @@ function hindrance(scenario: Scenario, world: World): string | undefined {
 
 async function playScenarios(flags: Flags): Promise<boolean> {
   const scenarios = chosen(flags.scenario);
+  if (scenarios.length === 0) return writeReport(flags, [], []);
   await using world = await World.open({ loopback: flags.loopback });
   const where = world.lab === undefined ? `loopback (${world.whyLoopback})` : 'network namespaces';
   console.log(`hosts: ${where}`);
-  const reports: RoundReport[] = [];
+  const reports: PlayedRound[] = [];
   const skipped: { name: string; why: string }[] = [];
   for (const scenario of scenarios) {
     const why = hindrance(scenario, world);
@@ -116,30 +118,37 @@ async function playScenarios(flags: Flags): Promise<boolean> {
         onEnd: (dir) => flags.keep && keep(dir),
       });
       for (const line of roundLines(report)) console.log(line);
-      reports.push(report);
-      if (flags.results !== undefined) appendFileSync(flags.results, `${JSON.stringify(report)}\n`);
+      reports.push({ ...report, where });
+      if (flags.results !== undefined) appendFileSync(flags.results, `${JSON.stringify(reports.at(-1))}\n`);
     }
   }
   const failed = reports.filter(({ problems }) => problems.length > 0);
   console.log(`${reports.length - failed.length} of ${reports.length} rounds passed`);
-  if (flags.report) writeReport({ rounds: resultsOf(flags, reports), where, skipped });
+  if (flags.report) writeReport(flags, reports, skipped);
   return failed.length === 0;
 }
 
-function resultsOf({ results }: Flags, played: readonly RoundReport[]): readonly RoundReport[] {
-  if (results === undefined || !existsSync(results)) return played;
-  const lines = readFileSync(results, 'utf8').split('\n').filter(Boolean);
+/** Those of this run, or all that the file of results holds. */
+function resultsOf({ results }: Flags, played: readonly PlayedRound[]): readonly PlayedRound[] {
+  const rounds =
+    results === undefined || !existsSync(results)
+      ? [...played]
+      : readFileSync(results, 'utf8')
+          .split('\n')
+          .filter(Boolean)
+          .map((line) => JSON.parse(line) as PlayedRound);
   const order = new Map(SCENARIOS.map(({ name }, i) => [name, i]));
-  return lines
-    .map((line) => JSON.parse(line) as RoundReport)
-    .sort((a, b) => (order.get(a.scenario) ?? 0) - (order.get(b.scenario) ?? 0));
+  return rounds.sort((a, b) => (order.get(a.scenario) ?? 0) - (order.get(b.scenario) ?? 0));
 }
 
-function writeReport(report: Pick<Parameters<typeof markdownReport>[0], 'rounds' | 'where' | 'skipped'>): void {
+function writeReport(flags: Flags, played: readonly PlayedRound[], skipped: SuiteReport['skipped']): boolean {
   const file = join(packageRoot(), 'docs/chaos-report.md');
   const machine = `${cpus().length} cores, Node ${process.versions.node}`;
-  writeFileSync(file, markdownReport({ ...report, machine, date: new Date().toISOString().slice(0, 10) }));
+  const date = new Date().toISOString().slice(0, 10);
+  const rounds = resultsOf(flags, played);
+  writeFileSync(file, markdownReport({ rounds, machine, date, skipped }));
   console.log(`written: ${file}`);
+  return rounds.every(({ problems }) => problems.length === 0);
 }
 
 function keep(dir: string): void {

@@ -1,11 +1,14 @@
 import type { FaultTimeline } from './stage/fault-timeline.ts';
 import type { RoundReport } from './stage/run-round.ts';
 
-/** Rounds of one run of the suite, with what was special about it. */
-export interface SuiteReport {
-  readonly rounds: readonly RoundReport[];
+export interface PlayedRound extends RoundReport {
   /** For example `network namespaces` or `loopback (not root)`. */
   readonly where: string;
+}
+
+/** Rounds of one run of the suite, with what was special about it. */
+export interface SuiteReport {
+  readonly rounds: readonly PlayedRound[];
   readonly machine: string;
   readonly date: string;
   /** Scenarios that could not be played here, and why. */
@@ -15,8 +18,9 @@ export interface SuiteReport {
 const COLUMNS = ['scenario', 'rounds', 'result', 'detection', 'election', 'running', 'gap in output'] as const;
 
 /** One row for each scenario: medians, and the worst in brackets where there are several. */
-export function markdownReport({ rounds, where, machine, date, skipped }: SuiteReport): string {
+export function markdownReport({ rounds, machine, date, skipped }: SuiteReport): string {
   const failed = rounds.filter(({ problems }) => problems.length > 0);
+  const where = [...new Set(rounds.map((round) => round.where))].join(', ');
   return [
     '# Chaos report',
     '',

@@ -18,6 +18,8 @@ export interface TimelineSources {
   readonly workers: readonly ClusterLine[];
   readonly jobId: string;
   readonly tasks: number;
+  /** When the job was seen to have ended; what comes later does not follow from a fault. */
+  readonly endMs: number;
   readonly gapMs: (fromMs: number, toMs: number) => number | undefined;
 }
 
@@ -26,9 +28,9 @@ const DEPLOYED = ['job deployed', 'regions deployed'];
 
 /** Reads from all logs, when all is over, how long each fault was felt. */
 export function faultTimelines(faults: readonly Fault[], sources: TimelineSources): FaultTimeline[] {
-  const { masters, workers, jobId, tasks } = sources;
+  const { masters, workers, jobId, tasks, endMs } = sources;
   return faults.map((fault, i) => {
-    const nextMs = faults[i + 1]?.atMs ?? Number.POSITIVE_INFINITY;
+    const nextMs = faults[i + 1]?.atMs ?? endMs;
     const since = (lines: readonly ClusterLine[]) => lines.filter(({ time }) => time >= fault.atMs && time < nextMs);
     const after = (line: ClusterLine | undefined) => (line === undefined ? undefined : line.time - fault.atMs);
     const told = since(masters);

@@ -129,6 +129,7 @@ async function playRound(world: World, scenario: Scenario, round: Round) {
       await world.heal();
     }
     problems.push(...(await job.judgeEnd(scenario.ends ?? 'FINISHED')));
+    const endMs = Date.now();
     problems.push(...(await judgeQuiet(cluster, inspector, job.jobId)));
     problems.push(...(await judgeStop(cluster, inspector, job, scenario)));
     problems.push(...watcher.found);
@@ -144,6 +145,7 @@ async function playRound(world: World, scenario: Scenario, round: Round) {
       workers: clusterLines(cluster.workers),
       jobId: job.jobId,
       tasks: job.tasks,
+      endMs,
       gapMs: (fromMs: number, toMs: number) => job.longestGapMs(fromMs, toMs),
     };
     return { faults: faultTimelines(stage.faults, sources) };

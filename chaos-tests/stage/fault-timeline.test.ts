@@ -1,0 +1,44 @@
+import { expect, test } from 'vitest';
+import type { ClusterLine } from '../checkers/cluster-logs.ts';
+import { faultTimelines } from './fault-timeline.ts';
+
+const JOB = 'a'.repeat(32);
+const line = (time: number, msg: string, fields: object = {}): ClusterLine =>
+  ({ time, process: 'p', jobId: JOB, msg, ...fields }) as ClusterLine;
+const runs = (time: number, subtaskIndex: number) =>
+  line(time, 'task changed state', { vertexId: 'v', subtaskIndex, from: 'INITIALIZING', to: 'RUNNING' });
+
+const sources = (masters: ClusterLine[], workers: ClusterLine[]) => ({
+  masters,
+  workers,
+  jobId: JOB,
+  tasks: 2,
+  endMs: 9_000,
+  gapMs: () => 7,
+});
+
+test('a restart counts until the last of its tasks runs', () => {
+  const masters = [line(1_100, 'leader lost'), line(1_120, 'leadership granted'), line(1_200, 'job deployed')];
+  const workers = [runs(500, 0), runs(500, 1), runs(1_300, 0), runs(1_310, 1)];
+  expect(faultTimelines([{ what: 'x', atMs: 1_000 }], sources(masters, workers))).toMatchObject([
+    { detectedMs: 100, electedMs: 120, runningMs: 310, adopted: false, gapMs: 7 },
+  ]);
+});
+
+test('an adopted job runs from the moment it was adopted', () => {
+  const masters = [line(1_120, 'leadership granted'), line(1_150, 'job adopted')];
+  expect(faultTimelines([{ what: 'x', atMs: 1_000 }], sources(masters, []))).toMatchObject([
+    { electedMs: 120, runningMs: 150, adopted: true },
+  ]);
+});
+
+test('what follows the next fault, or the end of the job, is not counted to this one', () => {
+  const masters = [line(2_500, 'leader lost'), line(9_500, 'leader lost')];
+  const faults = [
+    { what: 'x', atMs: 1_000 },
+    { what: 'y', atMs: 2_000 },
+    { what: 'z', atMs: 3_000 },
+  ];
+  const detected = faultTimelines(faults, sources(masters, [])).map(({ detectedMs }) => detectedMs);
+  expect(detected).toEqual([undefined, 500, undefined]);
+});
