@@ -6,12 +6,11 @@ import { HttpFaultProxy } from './http-fault-proxy.ts';
 
 const BODY = 'x'.repeat(10_000);
 let asked = 0;
-const server = createServer(async (request, response) => {
+const server = createServer((request, response) => {
   asked++;
-  let body = '';
-  for await (const bytes of request) body += String(bytes);
   response.setHeader('x-host', request.headers.host ?? '');
-  response.end(request.method === 'PUT' ? body : BODY);
+  if (request.method === 'PUT') request.pipe(response);
+  else response.end(BODY);
 });
 let target = '';
 
