@@ -52,6 +52,29 @@ export function retainOps(deps: StoreDeps, jobId: JobId, { entry, record }: Chec
   ];
 }
 
+/** What the state of checkpoints is, kept by metadata object: these never change. */
+export class NamedState {
+  private readonly keys = new Map<string, ReadonlySet<string>>();
+
+  async by(deps: StoreDeps, record: CheckpointRecord): Promise<ReadonlySet<string>> {
+    const { objectKey } = record.metadata;
+    const known = this.keys.get(objectKey);
+    if (known !== undefined) return known;
+    const keys = stateKeysOf(await readMetadata(deps, record));
+    this.remember(objectKey, keys);
+    return keys;
+  }
+
+  remember(metadataKey: string, keys: ReadonlySet<string>): void {
+    this.keys.set(metadataKey, keys);
+    const [oldest] = this.keys.keys();
+    if (this.keys.size > REMEMBERED_MAX && oldest !== undefined) this.keys.delete(oldest);
+  }
+}
+
+/** Checkpoints whose objects are known without reading: the retained ones, as a rule. */
+const REMEMBERED_MAX = 64;
+
 const NOTHING: ReadonlySet<string> = new Set();
 
 /** Metadata that other running jobs were told to start from: they may do so from what this one has claimed. */
@@ -62,8 +85,9 @@ async function restoredByOthers(deps: StoreDeps, jobId: JobId): Promise<Readonly
 }
 
 /**
- * The objects that go with `gone`: their metadata, and the job's own state objects that none of
- * `kept` references. Undefined when any of the metadata cannot be read: then nothing is known of
+ * The objects that go with `gone`, whose pointers are gone: their metadata, and the job's own state objects
+ * that none of `kept` references. `kept` must have been listed after the pointers went, or be all there will
+ * ever be: then nothing that is not named by it is ever named again (K4). Undefined when any of the metadata cannot be read: then nothing is known of
  * what is shared, and the sweeper decides later.
  */
 export async function objectsOnlyOf(
@@ -71,6 +95,7 @@ export async function objectsOnlyOf(
   jobId: JobId,
   gone: readonly CheckpointPointer[],
   kept: readonly CheckpointPointer[],
+  named: NamedState = new NamedState(),
 ): Promise<readonly string[] | undefined> {
   try {
     const doomed = new Set<string>();
@@ -82,12 +107,11 @@ export async function objectsOnlyOf(
       const { objectKey } = record.metadata;
       if (objectKey.startsWith(deps.keys.allSavepoints))
         prefixes.push(objectKey.slice(0, objectKey.lastIndexOf('/') + 1));
-      for (const key of stateKeysOf(await readMetadata(deps, record)))
+      for (const key of await named.by(deps, record))
         if (prefixes.some((prefix) => key.startsWith(prefix))) doomed.add(key);
     }
     if (doomed.size > 0)
-      for (const { record } of kept)
-        for (const key of stateKeysOf(await readMetadata(deps, record))) doomed.delete(key);
+      for (const { record } of kept) for (const key of await named.by(deps, record)) doomed.delete(key);
     return [...going.map(({ record }) => record.metadata.objectKey), ...doomed];
   } catch (error) {
     deps.log.warn({ err: asError(error), jobId }, 'checkpoint metadata unreadable, objects left to the sweeper');

@@ -8,6 +8,7 @@ import type {
 } from '../../src/checkpoint/ports.ts';
 import { type OperationStore, succeeded } from '../../src/contracts/operations.ts';
 import {
+  asError,
   CorruptError,
   InvalidArgumentError,
   isMillraceError,
@@ -16,17 +17,19 @@ import {
 } from '../../src/kernel/errors.ts';
 import type { FencingToken, JobId } from '../../src/kernel/ids.ts';
 import type { Guard, Op } from '../coordination/coordination.ts';
+import { lendersOf } from './borrowed-state.ts';
 import { HaCheckpointIdCounter } from './checkpoint-id-counter.ts';
 import {
   type CheckpointPointer,
   decodeMetadata,
   listPointers,
+  NamedState,
   objectsOnlyOf,
   readMetadata,
   retainOps,
   stateKeysOf,
 } from './checkpoint-pointers.ts';
-import { absent, chunks, unchanged } from './fenced-writer.ts';
+import { absent, chunks, type FencedOutcome, unchanged } from './fenced-writer.ts';
 import { hasWriteId } from './job-graph-store.ts';
 import { encodeObject } from './object-codec.ts';
 import { asOperation, finishOps, HaOperationStore } from './operation-store.ts';
@@ -80,8 +83,13 @@ export class HaCheckpointStores implements CheckpointStores {
  *       so an ended job never gains a checkpoint.
  *   K2. Its metadata object, and by the caller's word every object it names, is stored before.
  *   K3. Subsuming removes pointers before objects, and no object that a remaining pointer needs.
+ *   K4. A checkpoint refers to an object that another one wrote only while a pointer that names it is there,
+ *       in the transaction that completes it. So what no pointer names will never be named again, whoever
+ *       leads: objects are counted by pointers alone, and one that has lost its last may be deleted late.
  */
 class HaCompletedCheckpointStore implements CompletedCheckpointStore {
+  private readonly named = new NamedState();
+
   constructor(
     private readonly deps: StoreDeps,
     private readonly jobId: JobId,
@@ -114,16 +122,32 @@ class HaCompletedCheckpointStore implements CompletedCheckpointStore {
       ...this.foreign(metadata),
       ...(completion.stop === undefined ? {} : { stop: completion.stop }),
     };
-    object.assertFresh();
-    const outcome = await writer.commit(token, {
-      what: `completing checkpoint ${checkpointId} of job ${this.jobId}`,
-      guards: [unchanged(job.key, job.modRevision), absent(key), ...extra.guards],
-      then: [{ kind: 'put', key, value: encodeRecord(CHECKPOINT_RECORD, record) }, ...extra.then],
-      isDone: (seen) => hasWriteId(seen.get(key), writeId),
-    });
-    if (outcome.kind === 'committed') return { metadata, metadataKey: object.objectKey, metadataBytes: bytes.length };
-
-    await deleteObjects(this.deps, 'metadata of a refused checkpoint', [object.objectKey]);
+    const refused = async () => deleteObjects(this.deps, 'metadata of a refused checkpoint', [object.objectKey]);
+    let outcome: FencedOutcome;
+    for (;;) {
+      const lenders = await this.lenders(metadata, refused); // K4
+      object.assertFresh();
+      outcome = await writer.commit(token, {
+        what: `completing checkpoint ${checkpointId} of job ${this.jobId}`,
+        guards: [
+          unchanged(job.key, job.modRevision),
+          absent(key),
+          ...extra.guards,
+          ...lenders.map(({ entry }) => unchanged(entry.key, entry.modRevision)),
+        ],
+        then: [{ kind: 'put', key, value: encodeRecord(CHECKPOINT_RECORD, record) }, ...extra.then],
+        isDone: (seen) => hasWriteId(seen.get(key), writeId),
+      });
+      if (outcome.kind === 'committed') {
+        this.named.remember(object.objectKey, stateKeysOf(metadata));
+        return { metadata, metadataKey: object.objectKey, metadataBytes: bytes.length };
+      }
+      // A lender went meanwhile; another one may do.
+      const { seen } = outcome;
+      if (!lenders.some(({ entry }) => seen.get(entry.key)?.modRevision !== entry.modRevision)) break;
+      if (seen.get(job.key) === undefined || seen.get(key) !== undefined) break;
+    }
+    await refused();
     if (outcome.seen.get(job.key) === undefined) throw jobEnded(this.jobId);
     if (outcome.seen.get(key) !== undefined)
       throw new MillraceError('CONFLICT', `job ${this.jobId} has a completed checkpoint ${checkpointId} already`);
@@ -164,12 +188,8 @@ class HaCompletedCheckpointStore implements CompletedCheckpointStore {
       ({ record }) => record.checkpointId < oldestKept.record.checkpointId && record.stop === undefined,
     );
     if (beyond.length === 0) return;
-    const kept = pointers.filter((pointer) => !beyond.includes(pointer));
     // A savepoint is the user's: it leaves the job's list, never the store.
-    const savepoints = beyond.filter(({ record }) => record.kind === 'SAVEPOINT');
     const going = beyond.filter(({ record }) => record.kind === 'CHECKPOINT');
-    const retained = await listPointers(this.deps, keys.retainedOf(this.jobId));
-    const doomed = await objectsOnlyOf(this.deps, this.jobId, going, [...kept, ...savepoints, ...retained]);
     const job = await coordination.get(keys.job(this.jobId));
     if (job === undefined) return; // Ended in the meantime: its clean-up removes them.
     for (const part of chunks(beyond, SUBSUME_CHUNK)) {
@@ -189,7 +209,35 @@ class HaCompletedCheckpointStore implements CompletedCheckpointStore {
       // The job has ended, or another call subsumes the same: either leaves nothing for this one.
       if (outcome.kind === 'refused') return;
     }
+    await this.removeObjectsOf(going);
+  }
+
+  /** Of checkpoints whose pointers have gone: what nothing names any more. */
+  private async removeObjectsOf(gone: readonly CheckpointPointer[]): Promise<void> {
+    let kept: readonly CheckpointPointer[];
+    try {
+      // Listed now: a checkpoint that completed meanwhile may name what it borrowed of these (K4). In this
+      // order, because pointers move that way.
+      const own = await this.pointers();
+      kept = [...own, ...(await listPointers(this.deps, this.deps.keys.retainedOf(this.jobId)))];
+    } catch (error) {
+      this.deps.log.warn({ err: asError(error), jobId: this.jobId }, 'subsumed checkpoints left to the sweeper');
+      return;
+    }
+    const doomed = await objectsOnlyOf(this.deps, this.jobId, gone, kept, this.named);
     if (doomed !== undefined) await deleteObjects(this.deps, 'subsumed checkpoints', doomed);
+  }
+
+  private async lenders(
+    metadata: CheckpointMetadata,
+    refused: () => Promise<void>,
+  ): Promise<readonly CheckpointPointer[]> {
+    try {
+      return await lendersOf(this.deps, this.jobId, metadata, this.named);
+    } catch (error) {
+      if (isMillraceError(error, 'INVALID_ARGUMENT')) await refused();
+      throw error;
+    }
   }
 
   async claim(metadataKey: string, token: FencingToken): Promise<number> {

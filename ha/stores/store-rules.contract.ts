@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { JobGraph } from '../../src/contracts/job-graph.ts';
+import { stateKeysOf } from './checkpoint-pointers.ts';
 import { isMillraceError } from '../../src/kernel/errors.ts';
 import {
   endOf,
@@ -267,6 +268,78 @@ export function storeRules(open: () => StoreBackend, options: StoreRulesOptions 
           expect(retained[0]).toContain('000000000002-');
         },
       });
+    });
+
+    const sharedBy = async (leader: Leader, checkpointId: number) =>
+      [...stateKeysOf((await leader.checkpoints.completed(JOB_ID).read(checkpointId)).metadata)].filter((key) =>
+        key.includes('/shared/'),
+      );
+
+    /** Checkpoints 1 to 3; 2 and 3 refer to what 1 wrote, 3 also to what 2 wrote. */
+    const withSharing = async (leader: Leader, world: World) => {
+      await submit(JOB)(leader);
+      const completed = leader.checkpoints.completed(JOB_ID);
+      for (const checkpointId of [1, 2, 3]) {
+        const shared = checkpointId === 1 ? [] : await sharedBy(leader, checkpointId - 1);
+        await completed.add(await world.snapshot(JOB, checkpointId, { shares: true, shared }), leader.token);
+      }
+    };
+
+    test('what incremental checkpoints share goes with the last that refers to it, whoever subsumes them', async () => {
+      await interruptEverywhere({
+        prepare: withSharing,
+        act: async (leader, world) => {
+          const completed = leader.checkpoints.completed(JOB_ID);
+          const shared = (await sharedBy(leader, 3)).filter((key) => !key.includes('/shared/2/'));
+          await completed.add(await world.snapshot(JOB, 4, { shares: true, shared }), leader.token);
+          await completed.subsume(1, leader.token);
+          return 'subsumed';
+        },
+        then: async (next, world, answer) => {
+          const completed = next.checkpoints.completed(JOB_ID);
+          const [newest = 0] = (await ids(next)).slice(-1);
+          if (answer !== undefined) expect(await ids(next)).toEqual([4]);
+          // The next leader's tasks go on from the newest, and refer to all of it.
+          const shared = await sharedBy(next, newest);
+          await completed.add(await world.snapshot(JOB, 9, { shares: true, shared }), next.token);
+          await completed.subsume(1, next.token);
+          await world.check(next);
+          expect((await sharedBy(next, 9)).length).toBe(shared.length + 1);
+        },
+      });
+    });
+
+    test('a checkpoint that refers to what no pointer holds is refused, and leaves nothing', async () => {
+      const world = new World(open(), quick);
+      const leader = await world.leader();
+      await withSharing(leader, world);
+      const completed = leader.checkpoints.completed(JOB_ID);
+      const first = await sharedBy(leader, 1);
+      const second = (await sharedBy(leader, 2)).filter((key) => key.includes('/shared/2/'));
+      // Checkpoint 4 knows nothing of the others, and takes their place.
+      await completed.add(await world.snapshot(JOB, 4, { shares: true }), leader.token);
+      await completed.subsume(1, leader.token);
+      const before = await world.entryKeys();
+      for (const shared of [first, second]) {
+        const late = await world.snapshot(JOB, 5, { shares: true, shared });
+        await expect(completed.add(late, leader.token)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+      }
+      expect(await world.entryKeys()).toEqual(before);
+      await world.check(leader);
+      // A retained checkpoint of an earlier life of the job vouches as well.
+      const retained = { ...JOB.config.checkpointing, externalizedRetention: 'RETAIN_ON_CANCELLATION' } as const;
+      const other = { ...graphOf(2), config: { ...JOB.config, checkpointing: retained } };
+      await submit(other)(leader);
+      const lives = leader.checkpoints.completed(other.jobId);
+      await lives.add(await world.snapshot(other, 1, { shares: true }), leader.token);
+      const keys = [...stateKeysOf((await lives.read(1)).metadata)];
+      await end(other, 'CANCELED')(leader);
+      await world.recover(leader);
+      await leader.jobResults.expire(0, leader.token);
+      await submit(other)(leader);
+      const again = await world.snapshot(other, 1, { shares: true, shared: keys, deployment: '9-1' });
+      await lives.add(again, leader.token);
+      await world.check(leader);
     });
 
     test('more checkpoints than fit one transaction are subsumed all the same', async () => {
@@ -560,6 +633,54 @@ export function storeRules(open: () => StoreBackend, options: StoreRulesOptions 
         then: async (_leader, world) =>
           expect((await world.entryKeys()).filter((key) => key.startsWith('retained/'))).toHaveLength(1),
       });
+    });
+
+    test('a checkpoint that refers to what is subsumed at that moment keeps it, or is refused', async () => {
+      const sharedOf = async (leader: Leader) => [
+        ...stateKeysOf((await leader.checkpoints.completed(JOB_ID).read(1)).metadata),
+      ];
+      const borrower = async (leader: Leader, world: World) => {
+        const snapshot = await world.snapshot(JOB, 3, { shares: true, shared: await sharedOf(leader) });
+        return () => leader.checkpoints.completed(JOB_ID).add(snapshot, leader.token);
+      };
+      const prepare = async (leader: Leader, world: World) => {
+        await submit(JOB)(leader);
+        const completed = leader.checkpoints.completed(JOB_ID);
+        await completed.add(await world.snapshot(JOB, 1, { shares: true }), leader.token);
+        await completed.add(await world.snapshot(JOB, 2, { shares: true }), leader.token);
+      };
+      const adds = new Map<World, () => Promise<unknown>>();
+      const outcomes = new Set<string>();
+      // The one while the other, at each of its writes, and the other way round.
+      await raceEverywhere({
+        prepare,
+        act: async (leader, world) => (await borrower(leader, world))(),
+        meanwhile: (leader) => leader.checkpoints.completed(JOB_ID).subsume(1, leader.token),
+        then: async (leader, world, told) => {
+          outcomes.add(typeof told === 'string' ? told : 'completed');
+          await world.check(leader);
+        },
+      });
+      await raceEverywhere({
+        prepare: async (leader, world) => {
+          await prepare(leader, world);
+          adds.set(world, await borrower(leader, world));
+        },
+        act: async (leader) => {
+          await leader.checkpoints.completed(JOB_ID).subsume(1, leader.token);
+          return 'subsumed';
+        },
+        meanwhile: async (_leader, world) => {
+          await adds
+            .get(world)?.()
+            .then(
+              () => outcomes.add('completed'),
+              (error: unknown) => outcomes.add(isMillraceError(error) ? error.code : String(error)),
+            );
+        },
+        then: async (leader, world) => world.check(leader),
+      });
+      expect([...outcomes].sort()).toEqual(['INVALID_ARGUMENT', 'completed']);
     });
 
     test('a sweep in the midst of any transition takes nothing that is on its way', async () => {

@@ -5,6 +5,7 @@ import type { ObjectInfo, ObjectStore } from '../../src/contracts/object-store.t
 import type { JobDetailsView } from '../../src/contracts/views.ts';
 import { detailsOf, graphOf } from '../../src/dispatcher/testing/model-peers.ts';
 import type { Clock, Timer } from '../../src/kernel/clock.ts';
+import { sharedObjectName, stateObjectName } from '../../src/contracts/state-objects.ts';
 import { digestOf } from '../../src/kernel/digest.ts';
 import { UnavailableError, UnknownOutcomeError } from '../../src/kernel/errors.ts';
 import { asFencingToken, type FencingToken, isJobId, type JobId } from '../../src/kernel/ids.ts';
@@ -311,9 +312,19 @@ export class World {
   async snapshot(
     graph: JobGraph,
     checkpointId: number,
-    options: { readonly kind?: CheckpointMetadata['kind']; readonly shared?: readonly string[] } = {},
+    options: {
+      readonly kind?: CheckpointMetadata['kind'];
+      /** Objects that others wrote and it refers to. */
+      readonly shared?: readonly string[];
+      /** What it writes may be referred to by others. */
+      readonly shares?: boolean;
+      /** Of which life of the job; default the first. */
+      readonly deployment?: string;
+    } = {},
   ): Promise<CheckpointMetadata> {
-    const key = `${this.keys.stateObjectPrefix(graph.jobId)}${checkpointId}-${random.hex(4)}`;
+    const deployment = (options.deployment ?? '1-1') as CheckpointMetadata['deployment'];
+    const nameOf = options.shares === true ? sharedObjectName : stateObjectName;
+    const key = this.keys.stateObjectPrefix(graph.jobId) + nameOf({ checkpointId, deployment }, random.hex(4));
     await this.backend.objects.put(key, new TextEncoder().encode(`state of ${checkpointId}`));
     const [vertex] = graph.vertices;
     const [operator] = vertex?.operators ?? [];
@@ -323,7 +334,7 @@ export class World {
       jobId: graph.jobId,
       checkpointId,
       kind: options.kind ?? 'CHECKPOINT',
-      deployment: '1-1' as CheckpointMetadata['deployment'],
+      deployment,
       triggerWallMs: 1,
       completedWallMs: 2,
       stateBytes: 10,

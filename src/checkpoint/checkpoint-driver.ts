@@ -1,6 +1,7 @@
 import type { CheckpointOptions, CompletedCheckpoint } from '../contracts/checkpoint.ts';
 import type { JobGraph } from '../contracts/job-graph.ts';
 import { type CheckpointOperation, failedWith, type OperationStore, type TriggerId } from '../contracts/operations.ts';
+import { isBorrowed } from '../contracts/state-objects.ts';
 import type { TaskManagerGateway } from '../contracts/task-manager-gateway.ts';
 import type { CheckpointAck, CheckpointDecline } from '../contracts/task.ts';
 import type { CheckpointsView } from '../contracts/views.ts';
@@ -419,7 +420,9 @@ export class CheckpointDriver {
   }
 
   private discard(acks: readonly CheckpointAck[]): void {
-    const keys = acks.flatMap(objectKeysOf).filter((key) => {
+    // What it only referred to is another checkpoint's.
+    const own = acks.flatMap((ack) => objectKeysOf(ack).filter((key) => !isBorrowed(key, ack)));
+    const keys = own.filter((key) => {
       for (const set of this.referenced.values()) if (set.has(key)) return false;
       return true;
     });

@@ -1,4 +1,4 @@
-import { SHARED_FOLDER, sharedObjectName } from '../contracts/shared-state.ts';
+import { SHARED_FOLDER, sharedObjectName, stateObjectName } from '../contracts/state-objects.ts';
 import type { JobId } from '../kernel/ids.ts';
 import type { SnapshotOptions } from './ports.ts';
 import type { StateScope } from './state-backends.ts';
@@ -24,11 +24,10 @@ export class ObjectNames {
     return ({ checkpointId, shared, location }) => {
       const unique = `${attemptId}-${operatorId}-${subtaskIndex}-${kind}-${++this.named}`;
       if (location !== undefined) return `${location}${deployment}-${unique}`;
-      const name =
-        shared && checkpointId !== undefined
-          ? sharedObjectName({ checkpointId, deployment }, unique)
-          : `${checkpointId ?? 'unnamed'}/${deployment}-${unique}`;
-      return this.prefixOf(jobId) + name;
+      const prefix = this.prefixOf(jobId);
+      if (checkpointId === undefined) return `${prefix}unnamed/${deployment}-${unique}`;
+      const writer = { checkpointId, deployment };
+      return prefix + (shared ? sharedObjectName(writer, unique) : stateObjectName(writer, unique));
     };
   }
 
