@@ -1,16 +1,8 @@
-import { sleep } from '../../src/kernel/clock.ts';
-import { asError, isMillraceError } from '../../src/kernel/errors.ts';
-import { BackgroundTasks, type Closeable } from '../../src/kernel/lifecycle.ts';
-import type { Random } from '../../src/kernel/random.ts';
-import { backoffMs, QUICK_BACKOFF } from '../../src/kernel/retry.ts';
-import type { LeaseId } from '../coordination/coordination.ts';
 import type { ReplicaAddress } from './election-options.ts';
-import type { LeaderRetrievalDeps } from './leader-retrieval.ts';
+import { LeasedKey, type LeasedKeyDeps } from './leased-key.ts';
 import { encodeReplica } from './replica-directory.ts';
 
-export interface ReplicaRegistrationDeps extends LeaderRetrievalDeps {
-  readonly random: Random;
-}
+export type ReplicaRegistrationDeps = LeasedKeyDeps;
 
 export interface ReplicaRegistrationOptions {
   readonly address: ReplicaAddress;
@@ -18,88 +10,11 @@ export interface ReplicaRegistrationOptions {
   readonly ttlMs?: number;
 }
 
-/**
- * Keeps `replicas/<id>` while this process lives, for people to see who stands by. Nothing is decided
- * by it, so it has a lease of its own: losing it costs a line in a list, not leadership.
- */
-export class ReplicaRegistration implements Closeable {
-  private readonly stopping = new AbortController();
-  private readonly tasks: BackgroundTasks;
-  private readonly ttlMs: number;
-  private readonly key: string;
-  private readonly value: string;
-  private lease: LeaseId | undefined;
-
-  private constructor(
-    private readonly deps: ReplicaRegistrationDeps,
-    { address, ttlMs }: ReplicaRegistrationOptions,
-  ) {
-    this.tasks = new BackgroundTasks(deps.log);
-    this.ttlMs = ttlMs ?? 5_000;
-    this.key = deps.keys.replica(address.replicaId, address.incarnation);
-    this.value = encodeReplica({ ...address, startedWallMs: deps.clock.wallMs() });
-  }
-
-  /** Returns at once and registers in the background for as long as it takes. */
-  static start(deps: ReplicaRegistrationDeps, options: ReplicaRegistrationOptions): ReplicaRegistration {
-    const registration = new ReplicaRegistration(deps, options);
-    registration.tasks.run('replica registration', () => registration.run());
-    return registration;
-  }
-
-  async close(): Promise<void> {
-    this.stopping.abort();
-    await this.tasks.drain();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.close();
-  }
-
-  private async run(): Promise<void> {
-    const { coordination, clock, random, log } = this.deps;
-    const { signal } = this.stopping;
-    for (let failures = 0; !signal.aborted; ) {
-      try {
-        if (this.lease === undefined) await this.register();
-        else await this.renew(this.lease);
-        failures = 0;
-        await sleep(clock, this.ttlMs / 3, signal);
-      } catch (error) {
-        // An expired lease took the key with it. Any other failure says nothing of it: keep renewing.
-        if (isMillraceError(error, 'NOT_FOUND')) this.lease = undefined;
-        log.debug({ err: asError(error), failures }, 'registration not renewed');
-        await sleep(clock, backoffMs(QUICK_BACKOFF, failures++, random), signal);
-      }
-    }
-    if (this.lease === undefined) return;
-    await coordination
-      .revokeLease(this.lease)
-      .catch((error: unknown) => log.debug({ err: asError(error) }, 'registration left to expire'));
-  }
-
-  private async renew(lease: LeaseId): Promise<void> {
-    await this.deps.coordination.keepAlive(lease);
-    const entry = await this.deps.coordination.get(this.key);
-    // A write of an earlier try that arrived late may have bound the key to a lease that nobody renews.
-    if (entry?.lease !== lease) await this.register();
-  }
-
-  private async register(): Promise<void> {
-    const { id } = await this.deps.coordination.grantLease(this.ttlMs);
-    this.lease = id;
-    try {
-      await this.deps.coordination.txn({
-        guards: [],
-        then: [{ kind: 'put', key: this.key, value: this.value, lease: id }],
-      });
-    } catch (error) {
-      // Whether or not it was written, a new lease and a new write make it true.
-      this.lease = undefined;
-      await this.deps.coordination
-        .revokeLease(id)
-        .catch((cause: unknown) => this.deps.log.debug({ err: asError(cause) }, 'lease left to expire'));
-      throw error;
-    }
-  }
-}
+/** Keeps `replicas/<id>` while this process lives, for people to see who stands by. */
+export const ReplicaRegistration = {
+  start(deps: ReplicaRegistrationDeps, { address, ttlMs = 5_000 }: ReplicaRegistrationOptions): LeasedKey {
+    const key = deps.keys.replica(address.replicaId, address.incarnation);
+    const value = encodeReplica({ ...address, startedWallMs: deps.clock.wallMs() });
+    return LeasedKey.start(deps, { key, value, ttlMs });
+  },
+};

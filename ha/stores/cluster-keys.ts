@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { OperationScope, TriggerId } from '../../src/contracts/operations.ts';
 import { MillraceError } from '../../src/kernel/errors.ts';
-import type { FencingToken, JarId, JobId } from '../../src/kernel/ids.ts';
+import type { FencingToken, JarId, JobId, TaskManagerId } from '../../src/kernel/ids.ts';
 
 const CLUSTER_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$/;
 const REPLICA_ID = /^[A-Za-z0-9._-]{1,120}$/;
@@ -41,6 +41,15 @@ export class ClusterKeys {
 
   replica(replicaId: string, incarnation: string): string {
     return `${this.replicas}${checkReplicaId(replicaId)}/${incarnation}`;
+  }
+
+  /** Workers that are up. */
+  get workers(): string {
+    return `${this.root}workers/`;
+  }
+
+  worker(taskManagerId: TaskManagerId): string {
+    return `${this.workers}${taskManagerId}`;
   }
 
   get jobs(): string {

@@ -14,6 +14,7 @@ const BROKEN: ErrorInfo = { code: 'USER_CODE', message: 'snapshot threw' };
 const task = (vertexId: RunTask['vertexId'], subtaskIndex: number, generation: string): RunTask => ({
   vertexId,
   subtaskIndex,
+  deployment: generation as DeploymentId,
   attemptId: asAttemptId(`${generation}-${vertexId[0]}-${subtaskIndex}`.padEnd(32, '0')),
   upstream: vertexId === SINK ? [SOURCE] : [],
 });

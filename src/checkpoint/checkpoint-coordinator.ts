@@ -81,8 +81,10 @@ export function classifyAck(state: CoordinatorState, ack: CheckpointAck): AckOut
   const run = state.run;
   const index = run?.indexOf.get(taskKey(ack.vertexId, ack.subtaskIndex));
   // K2: an attempt of an older deployment has nothing to say about this checkpoint.
-  if (run === undefined || index === undefined || ack.deployment !== pending.deployment) return 'unknown';
-  if (run.tasks[index]?.attemptId !== ack.attemptId || pending.expected[index] !== true) return 'unknown';
+  if (run === undefined || index === undefined || run.deployment !== pending.deployment) return 'unknown';
+  const task = run.tasks[index];
+  if (task?.attemptId !== ack.attemptId || task.deployment !== ack.deployment) return 'unknown';
+  if (pending.expected[index] !== true) return 'unknown';
   return pending.acks[index] === undefined ? 'acked' : 'duplicate';
 }
 
@@ -93,10 +95,13 @@ function apply(
   out: CoordinatorEffect[],
 ): CoordinatorState {
   switch (event.kind) {
-    case 'runStarted':
-      return { ...stopRun(state, 'a new deployment began', nowMs, out), run: newRun(event) };
+    case 'runStarted': {
+      const covered = event.continues === true && state.latestCompletedId !== undefined;
+      const run = { ...newRun(event), covered };
+      return { ...stopRun(state, { reason: 'a new deployment began' }, nowMs, out), run };
+    }
     case 'runStopped':
-      return stopRun(state, event.reason, nowMs, out);
+      return stopRun(state, event, nowMs, out);
     case 'taskChanged':
       if (state.run?.deployment !== event.deployment) return state;
       return endUnanswerable({ ...state, run: taskChanged(state.run, event, state.config, nowMs) }, event, nowMs, out);
@@ -210,15 +215,21 @@ function endUnanswerable(
   return next;
 }
 
-function stopRun(state: CoordinatorState, reason: string, nowMs: number, out: CoordinatorEffect[]): CoordinatorState {
+function stopRun(
+  state: CoordinatorState,
+  { reason, partly = false }: { readonly reason: string; readonly partly?: boolean },
+  nowMs: number,
+  out: CoordinatorEffect[],
+): CoordinatorState {
   if (state.run === undefined) return state;
-  // The tasks are being cancelled: telling them of aborted checkpoints would only be noise.
-  let next: CoordinatorState = { ...state, run: undefined, reserving: undefined, consecutiveFailures: 0 };
+  const stopped = { run: undefined, reserving: undefined, consecutiveFailures: 0 };
+  // Telling tasks that are being cancelled of aborted checkpoints would only be noise.
+  let next: CoordinatorState = partly ? state : { ...state, ...stopped };
   for (const pending of state.pending.values()) {
     if (pending.stage === 'committing') continue; // K5
     next = abort(next, pending.id, { code: 'CLOSED', message: reason }, { counts: false, nowMs }, out);
   }
-  return next;
+  return { ...next, ...stopped };
 }
 
 function reserved(

@@ -32,8 +32,14 @@ class Bench {
   readonly fenced: string[] = [];
   readonly driver: CheckpointDriver;
   readonly tasks: RunTask[] = [
-    { vertexId: SOURCE, subtaskIndex: 0, attemptId: asAttemptId('a'.repeat(32)), upstream: [] },
-    { vertexId: SINK, subtaskIndex: 0, attemptId: asAttemptId('b'.repeat(32)), upstream: [SOURCE] },
+    { vertexId: SOURCE, subtaskIndex: 0, attemptId: asAttemptId('a'.repeat(32)), deployment: DEPLOYMENT, upstream: [] },
+    {
+      vertexId: SINK,
+      subtaskIndex: 0,
+      attemptId: asAttemptId('b'.repeat(32)),
+      deployment: DEPLOYMENT,
+      upstream: [SOURCE],
+    },
   ];
 
   constructor(checkpointing: Parameters<typeof twoVertexGraph>[0] = {}) {

@@ -6,7 +6,7 @@ import type { TaskManagerGateway } from '../contracts/task-manager-gateway.ts';
 import type { CheckpointAck, CheckpointDecline } from '../contracts/task.ts';
 import type { CheckpointsView } from '../contracts/views.ts';
 import { unreachable } from '../kernel/assert.ts';
-import type { Clock, Timer } from '../kernel/clock.ts';
+import { type Clock, sleep, type Timer } from '../kernel/clock.ts';
 import { asError, type ErrorInfo, isMillraceError, toErrorInfo } from '../kernel/errors.ts';
 import type { AttemptId, DeploymentId, FencingToken, TaskManagerId } from '../kernel/ids.ts';
 import { BackgroundTasks } from '../kernel/lifecycle.ts';
@@ -16,7 +16,7 @@ import { type Backoff, retry } from '../kernel/retry.ts';
 import { classifyAck, initialCoordinator, stepCoordinator } from './checkpoint-coordinator.ts';
 import { CheckpointHistory } from './checkpoint-history.ts';
 import { buildMetadata, objectKeysOf, objectKeysOfMetadata } from './checkpoint-metadata.ts';
-import { CheckpointNotifier } from './checkpoint-notifier.ts';
+import { CheckpointNotifier, type NoticeGroup } from './checkpoint-notifier.ts';
 import { commitCheckpoint, type CommitOutcome } from './commit-checkpoint.ts';
 import type {
   AckOutcome,
@@ -51,14 +51,26 @@ export interface CheckpointDriverDeps {
   readonly onFenced: (reason: string) => void;
 }
 
-/** A deployment whose tasks are to be checkpointed. */
+/** Tasks that are to be checkpointed together. */
 export interface CheckpointedRun {
+  /** The newest of the tasks' deployments. */
   readonly deployment: DeploymentId;
   readonly tasks: readonly (RunTask & { readonly taskManagerId: TaskManagerId })[];
   readonly gateways: ReadonlyMap<TaskManagerId, TaskManagerGateway>;
   /** The job has stopped before: its tasks only finish what that left. */
   readonly suspended?: boolean;
+  /** Tasks go on that are older than this run: of an earlier term, or of regions that did not restart. */
+  readonly continues?: ContinuedTasks;
 }
+
+export interface ContinuedTasks {
+  /** The newest completed checkpoint, if any: they are told of it again. */
+  readonly checkpoint: CompletedCheckpoint | undefined;
+  /** They are of an earlier term: its leader may have had checkpoints in flight that nobody knows of. */
+  readonly adopted: boolean;
+}
+
+const BOUNDARY_RETRY_MS = 500;
 
 /**
  * Carries out what the coordinator decides: reserves ids, triggers sources, writes metadata and
@@ -77,6 +89,8 @@ export class CheckpointDriver {
   private readonly closing = new AbortController();
   private timer: Timer | undefined;
   private run: (CheckpointedRun & { readonly notifier: CheckpointNotifier }) | undefined;
+  private boundary: Promise<void> | undefined;
+  private boundaryId: number | undefined;
   private readonly triggerWallMs = new Map<number, number>();
   /** Not a savepoint: finished tasks' state is taken from it, and a savepoint is not to be referred to. */
   private lastOfRun: CompletedCheckpoint | undefined;
@@ -119,17 +133,67 @@ export class CheckpointDriver {
     this.step({ kind: 'requested', request: of });
   }
 
+  /** This master takes over from one that completed this checkpoint: nothing is restored from it. */
+  adopted(checkpoint: CompletedCheckpoint): void {
+    const { checkpointId } = checkpoint.metadata;
+    this.history.found(checkpoint);
+    this.referenced.set(checkpointId, new Set(objectKeysOfMetadata(checkpoint.metadata)));
+    this.step({ kind: 'restored', checkpointId });
+  }
+
+  /** All tasks of the job are deployed or adopted. */
   startRun(run: CheckpointedRun): void {
+    this.connect(run);
+    const { deployment, tasks, suspended = false, continues } = run;
+    this.step({ kind: 'runStarted', deployment, tasks, suspended, continues: continues !== undefined });
+  }
+
+  /** Only some tasks run, and others are about to be deployed: these are told of what they wait for. */
+  continueTasks(run: CheckpointedRun & { readonly continues: ContinuedTasks }): void {
+    this.connect(run);
+  }
+
+  private connect(run: CheckpointedRun): void {
     const { clock, random, log, graph } = this.deps;
     this.run?.notifier.stop();
     const notifier = new CheckpointNotifier(
       { clock, random, log, background: this.background, onFenced: (reason) => this.fencedLater(reason) },
-      { jobId: graph.jobId, deployment: run.deployment, gateways: run.gateways },
+      { jobId: graph.jobId, groups: groupsOf(run) },
     );
     this.run = { ...run, notifier };
-    this.lastOfRun = undefined;
-    const { deployment, tasks, suspended = false } = run;
-    this.step({ kind: 'runStarted', deployment, tasks, suspended });
+    this.lastOfRun = run.continues?.checkpoint?.metadata.kind === 'CHECKPOINT' ? run.continues.checkpoint : undefined;
+    if (run.continues === undefined) return;
+    if (run.continues.checkpoint !== undefined) notifier.completed(run.continues.checkpoint.metadata.checkpointId);
+    if (run.continues.adopted || this.boundary !== undefined) this.abortOlder();
+  }
+
+  /** Ids up to `boundary` are of earlier leaders; what they had in flight will never complete. */
+  private abortOlder(): void {
+    if (this.boundaryId !== undefined) {
+      this.run?.notifier.abortedUpTo(this.boundaryId, this.state.latestCompletedId);
+      return;
+    }
+    this.boundary ??= this.reserveBoundary();
+  }
+
+  /** An id of our own that is never used for a checkpoint: higher than all before, lower than all of ours. */
+  private async reserveBoundary(): Promise<void> {
+    const { clock, counter, token, log } = this.deps;
+    const { signal } = this.closing;
+    while (!signal.aborted) {
+      try {
+        const id = await counter.next(token);
+        this.deps.enqueue(() => {
+          this.boundaryId = id;
+          this.abortOlder();
+        });
+        return;
+      } catch (error) {
+        if (isFenced(error)) return this.fencedLater(asError(error).message);
+        log.warn({ err: asError(error) }, 'checkpoints of earlier leaders cannot be aborted yet');
+        await sleep(clock, BOUNDARY_RETRY_MS, signal);
+      }
+    }
   }
 
   taskChanged(index: number, stage: RunTaskStage, atEnd: boolean): void {
@@ -139,8 +203,13 @@ export class CheckpointDriver {
     this.step({ kind: 'taskChanged', deployment: run.deployment, index, stage, atEnd });
   }
 
-  /** Aborts what is in flight. What is being committed goes on: wait for {@link settled}. */
-  stopRun(reason: string): void {
+  /** Aborts what is in flight. What is being committed goes on: wait for {@link settled}. `partly`: some tasks go on. */
+  stopRun(reason: string, { partly = false } = {}): void {
+    if (partly) {
+      // Who goes on still waits for notices.
+      this.step({ kind: 'runStopped', reason, partly });
+      return;
+    }
     this.run?.notifier.stop();
     this.run = undefined;
     this.lastOfRun = undefined;
@@ -245,6 +314,7 @@ export class CheckpointDriver {
 
   private async reserve(deployment: DeploymentId): Promise<void> {
     try {
+      await this.boundary;
       const id = await this.deps.counter.next(this.deps.token);
       this.later({ kind: 'reserved', deployment, id });
     } catch (error) {
@@ -267,22 +337,16 @@ export class CheckpointDriver {
       'checkpoint triggered',
     );
     const options = this.optionsOf(checkpoint);
-    const byWorker = new Map<TaskManagerId, AttemptId[]>();
-    for (const index of targets) {
-      const task = run.tasks[index];
-      if (task === undefined) continue;
-      byWorker.set(task.taskManagerId, [...(byWorker.get(task.taskManagerId) ?? []), task.attemptId]);
-    }
-    for (const [taskManagerId, attemptIds] of byWorker) {
+    for (const { gateway, deployment, attemptIds } of groupsOf(run, targets)) {
       this.background.run('trigger checkpoint', async () => {
         try {
-          await run.gateways.get(taskManagerId)?.triggerCheckpoint({
+          await gateway.triggerCheckpoint({
             jobId: graph.jobId,
-            deployment: run.deployment,
+            deployment,
             checkpointId: checkpoint.id,
             timestampMs,
             options,
-            attemptIds,
+            attemptIds: [...attemptIds],
           });
         } catch (error) {
           if (isFenced(error)) return this.fencedLater(asError(error).message);
@@ -460,6 +524,25 @@ export class CheckpointDriver {
     this.run?.notifier.stop();
     this.deps.onFenced(reason);
   }
+}
+
+/** The tasks (or those of `targets`) that hear of a checkpoint together; tasks on workers without a slot of ours hear nothing. */
+function groupsOf(
+  run: CheckpointedRun,
+  targets: readonly number[] = [...run.tasks.keys()],
+): readonly (NoticeGroup & { readonly attemptIds: readonly AttemptId[] })[] {
+  const groups = new Map<string, NoticeGroup & { readonly attemptIds: AttemptId[] }>();
+  for (const index of targets) {
+    const task = run.tasks[index];
+    const gateway = task === undefined ? undefined : run.gateways.get(task.taskManagerId);
+    if (task === undefined || gateway === undefined) continue;
+    const { taskManagerId, deployment, attemptId } = task;
+    const group = groups.get(`${taskManagerId} ${deployment}`);
+    if (group === undefined)
+      groups.set(`${taskManagerId} ${deployment}`, { taskManagerId, deployment, gateway, attemptIds: [attemptId] });
+    else group.attemptIds.push(attemptId);
+  }
+  return [...groups.values()];
 }
 
 function isFenced(error: unknown): boolean {

@@ -132,6 +132,25 @@ export class CheckpointHistory {
     };
   }
 
+  /** Completed under an earlier leader: shown, not counted. */
+  found({ metadata, metadataKey }: CompletedCheckpoint): void {
+    const entry: CheckpointEntry = {
+      id: metadata.checkpointId,
+      kind: metadata.kind,
+      triggerMs: metadata.triggerWallMs,
+      latestAckMs: -1,
+      acknowledged: 0,
+      subtasks: 0,
+      status: 'COMPLETED',
+      endMs: metadata.completedWallMs,
+      stateBytes: metadata.stateBytes,
+      metadataKey,
+      discarded: false,
+      failure: undefined,
+    };
+    this.put(entry, metadata.kind === 'SAVEPOINT' ? { latestSavepoint: entry } : { latestCompleted: entry });
+  }
+
   /** Subsumed checkpoints are shown as discarded. */
   retained(ids: ReadonlySet<number>): void {
     this.current = {

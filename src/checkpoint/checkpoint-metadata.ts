@@ -10,7 +10,7 @@ export interface MetadataInput {
   readonly run: Run;
   /** With every acknowledgement that it needs. */
   readonly checkpoint: PendingCheckpoint;
-  /** The last completed checkpoint of the same deployment: what finished tasks left behind. */
+  /** The last completed checkpoint in which the tasks of the run took part: what finished ones left behind. */
   readonly previous: CheckpointMetadata | undefined;
   readonly triggerWallMs: number;
   readonly completedWallMs: number;
@@ -26,6 +26,7 @@ export function buildMetadata(input: MetadataInput): CheckpointMetadata {
     checkpointId: checkpoint.id,
     kind: checkpoint.kind,
     deployment: checkpoint.deployment,
+    ...taskDeploymentsOf(input),
     triggerWallMs: input.triggerWallMs,
     completedWallMs: input.completedWallMs,
     stateBytes: checkpoint.acks.reduce((sum, ack) => sum + (ack?.stateBytes ?? 0), 0),
@@ -43,6 +44,20 @@ export function buildMetadata(input: MetadataInput): CheckpointMetadata {
       }));
     }),
     ...(inFlight.length > 0 ? { inFlight } : {}),
+  };
+}
+
+/** Only what cannot be known otherwise: nearly always all tasks are of one deployment. */
+function taskDeploymentsOf({ graph, run, checkpoint }: MetadataInput): Pick<CheckpointMetadata, 'taskDeployments'> {
+  if (run.tasks.every((task) => task.deployment === checkpoint.deployment)) return {};
+  const of = (vertex: JobVertex, i: number) => {
+    const index = run.indexOf.get(taskKey(vertex.id, i));
+    return (index === undefined ? undefined : run.tasks[index]?.deployment) ?? checkpoint.deployment;
+  };
+  return {
+    taskDeployments: Object.fromEntries(
+      graph.vertices.map((vertex) => [vertex.id, Array.from({ length: vertex.parallelism }, (_, i) => of(vertex, i))]),
+    ),
   };
 }
 

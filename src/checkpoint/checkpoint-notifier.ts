@@ -23,8 +23,15 @@ export interface NotifierDeps {
   readonly onFenced: (reason: string) => void;
 }
 
+/** Tasks of one deployment on one worker: a notice is theirs only, so that no zombie commits by it. */
+export interface NoticeGroup {
+  readonly taskManagerId: TaskManagerId;
+  readonly deployment: DeploymentId;
+  readonly gateway: TaskManagerGateway;
+}
+
 /**
- * Tells the workers of one deployment how its checkpoints ended.
+ * Tells the workers of one run how its checkpoints ended.
  *
  * A notice of completion is repeated until the worker has answered, because sinks commit by it and
  * tasks at their end wait for it. One notice at a time per worker, so that they arrive in order. A
@@ -32,18 +39,14 @@ export interface NotifierDeps {
  * for the checkpoint it is repeated in the same way.
  */
 export class CheckpointNotifier {
-  private readonly queues = new Map<TaskManagerId, Notice[]>();
-  private readonly busy = new Set<TaskManagerId>();
+  private readonly queues = new Map<NoticeGroup, Notice[]>();
+  private readonly busy = new Set<NoticeGroup>();
   private readonly stopped = new AbortController();
   private paused: { readonly resume: () => void; readonly wait: Promise<void> } | undefined;
 
   constructor(
     private readonly deps: NotifierDeps,
-    private readonly run: {
-      readonly jobId: JobId;
-      readonly deployment: DeploymentId;
-      readonly gateways: ReadonlyMap<TaskManagerId, TaskManagerGateway>;
-    },
+    private readonly run: { readonly jobId: JobId; readonly groups: readonly NoticeGroup[] },
   ) {}
 
   completed(checkpointId: number): void {
@@ -51,14 +54,14 @@ export class CheckpointNotifier {
   }
 
   private enqueue(notice: Notice): void {
-    for (const [worker, gateway] of this.run.gateways) {
-      const queue = this.queues.get(worker) ?? [];
-      this.queues.set(worker, queue);
+    for (const group of this.run.groups) {
+      const queue = this.queues.get(group) ?? [];
+      this.queues.set(group, queue);
       queue.push(notice);
       if (queue.length > NOTICES_MAX) queue.shift();
-      if (this.busy.has(worker)) continue;
-      this.busy.add(worker);
-      this.deps.background.run('notify how checkpoints ended', () => this.deliver(worker, gateway, queue));
+      if (this.busy.has(group)) continue;
+      this.busy.add(group);
+      this.deps.background.run('notify how checkpoints ended', () => this.deliver(group, queue));
     }
   }
 
@@ -68,17 +71,29 @@ export class CheckpointNotifier {
       this.enqueue({ kind: 'aborted', checkpointId, latestCompletedId });
       return;
     }
-    const { jobId, deployment } = this.run;
-    const latest = latestCompletedId === undefined ? {} : { latestCompletedId };
-    for (const [worker, gateway] of this.run.gateways) {
+    const notice = { jobId: this.run.jobId, checkpointId, ...optional(latestCompletedId) };
+    for (const { taskManagerId, deployment, gateway } of this.run.groups) {
       this.deps.background.run('notify checkpoint aborted', async () => {
         try {
-          await gateway.notifyCheckpointAborted({ jobId, deployment, checkpointId, ...latest });
+          await gateway.notifyCheckpointAborted({ ...notice, deployment });
         } catch (error) {
-          this.failed(error, worker, checkpointId);
+          this.failed(error, taskManagerId, checkpointId);
         }
       });
     }
+  }
+
+  /**
+   * Nothing up to this id is in progress any more. Repeated until answered: a task that waits for barriers of a
+   * checkpoint that died with its leader would wait until the next one.
+   */
+  abortedUpTo(checkpointId: number, latestCompletedId: number | undefined): void {
+    const notice = { jobId: this.run.jobId, checkpointId, andOlder: true, ...optional(latestCompletedId) };
+    for (const { taskManagerId, deployment, gateway } of this.run.groups)
+      this.deps.background.run('abort older checkpoints', async () => {
+        const tell = () => gateway.notifyCheckpointAborted({ ...notice, deployment });
+        await this.untilTold(taskManagerId, checkpointId, tell);
+      });
   }
 
   /** No notice leaves until `resume`. */
@@ -101,32 +116,45 @@ export class CheckpointNotifier {
     this.resume();
   }
 
-  private async deliver(worker: TaskManagerId, gateway: TaskManagerGateway, queue: Notice[]): Promise<void> {
-    const { clock, random } = this.deps;
-    const { jobId, deployment } = this.run;
+  private async deliver(group: NoticeGroup, queue: Notice[]): Promise<void> {
+    const { taskManagerId, deployment, gateway } = group;
+    const { jobId } = this.run;
     try {
-      for (let attempt = 0; ; ) {
-        while (this.paused !== undefined) await this.paused.wait;
+      for (;;) {
         const notice = queue[0];
-        if (notice === undefined || this.stopped.signal.aborted) return;
+        if (notice === undefined) return;
         const { checkpointId } = notice;
-        try {
-          if (notice.kind === 'completed') {
-            await gateway.notifyCheckpointComplete({ jobId, deployment, checkpointId });
-          } else {
-            const { latestCompletedId } = notice;
-            const latest = latestCompletedId === undefined ? {} : { latestCompletedId };
-            await gateway.notifyCheckpointAborted({ jobId, deployment, checkpointId, ...latest });
-          }
-          if (queue[0] === notice) queue.shift();
-          attempt = 0;
-        } catch (error) {
-          if (this.failed(error, worker, checkpointId) === 'fenced') return;
-          await sleep(clock, backoffMs(NOTICE_BACKOFF, attempt++, random), this.stopped.signal);
-        }
+        const tell =
+          notice.kind === 'completed'
+            ? () => gateway.notifyCheckpointComplete({ jobId, deployment, checkpointId })
+            : () =>
+                gateway.notifyCheckpointAborted({
+                  jobId,
+                  deployment,
+                  checkpointId,
+                  ...optional(notice.latestCompletedId),
+                });
+        if (!(await this.untilTold(taskManagerId, checkpointId, tell))) return;
+        if (queue[0] === notice) queue.shift();
       }
     } finally {
-      this.busy.delete(worker);
+      this.busy.delete(group);
+    }
+  }
+
+  /** False: stopped before the worker answered. */
+  private async untilTold(worker: TaskManagerId, checkpointId: number, tell: () => Promise<unknown>): Promise<boolean> {
+    const { clock, random } = this.deps;
+    for (let attempt = 0; ; attempt++) {
+      while (this.paused !== undefined) await this.paused.wait;
+      if (this.stopped.signal.aborted) return false;
+      try {
+        await tell();
+        return true;
+      } catch (error) {
+        if (this.failed(error, worker, checkpointId) === 'fenced') return false;
+        await sleep(clock, backoffMs(NOTICE_BACKOFF, attempt, random), this.stopped.signal);
+      }
     }
   }
 
@@ -141,4 +169,8 @@ export class CheckpointNotifier {
     this.deps.log.warn(fields, 'worker could not be told how a checkpoint ended');
     return 'again';
   }
+}
+
+function optional(latestCompletedId: number | undefined) {
+  return latestCompletedId === undefined ? {} : { latestCompletedId };
 }

@@ -47,11 +47,14 @@ export function checkpointConfig(change: Partial<CheckpointConfig> = {}): Checkp
 
 /** A source and a sink of the given parallelism, all to all, in one slot sharing group. */
 export function twoVertexGraph(
-  change: { readonly parallelism?: number; readonly checkpointing?: Partial<CheckpointConfig> } & Partial<
-    Pick<JobGraph, 'restoreFrom'> & Omit<JobGraph['config'], 'checkpointing'>
-  > = {},
+  change: {
+    readonly parallelism?: number;
+    /** FORWARD: each subtask index is a pipelined region of its own. */
+    readonly partitioner?: JobGraph['edges'][number]['partitioner'];
+    readonly checkpointing?: Partial<CheckpointConfig>;
+  } & Partial<Pick<JobGraph, 'restoreFrom'> & Omit<JobGraph['config'], 'checkpointing'>> = {},
 ): JobGraph {
-  const { parallelism = 1, checkpointing, restoreFrom, ...config } = change;
+  const { parallelism = 1, partitioner = 'REBALANCE', checkpointing, restoreFrom, ...config } = change;
   const vertex = (id: JobVertex['id'], name: string, operatorId: JobVertex['operators'][number]['id']): JobVertex => ({
     id,
     name,
@@ -73,7 +76,7 @@ export function twoVertexGraph(
         target: SINK,
         targetOperator: SINK_OPERATOR,
         inputIndex: 0,
-        partitioner: 'REBALANCE',
+        partitioner,
       },
     ],
     config: {

@@ -11,6 +11,8 @@ export interface RunTask {
   readonly vertexId: VertexId;
   readonly subtaskIndex: number;
   readonly attemptId: AttemptId;
+  /** The one in which it was deployed; regions restart by themselves, so tasks of one run may differ. */
+  readonly deployment: DeploymentId;
   /** Whom it reads from: all subtasks of a vertex, or some; empty for a source. */
   readonly upstream: readonly (VertexId | { readonly vertexId: VertexId; readonly subtasks: readonly number[] })[];
 }
@@ -29,8 +31,9 @@ export interface CheckpointRequest {
 
 export type RunTaskStage = 'starting' | 'running' | 'finished';
 
-/** One deployment of the job, from its tasks' deployment until the first of them fails. */
+/** All tasks of the job from when the last of them was deployed, or all were adopted, until one fails. */
 export interface Run {
+  /** The newest of its tasks: it names the run. */
   readonly deployment: DeploymentId;
   readonly tasks: readonly RunTask[];
   readonly indexOf: ReadonlyMap<TaskKey, number>;
@@ -106,6 +109,8 @@ export type CoordinatorEvent =
       readonly deployment: DeploymentId;
       readonly tasks: readonly RunTask[];
       readonly suspended?: boolean;
+      /** Tasks of it took part in the newest completed checkpoint and go on since: what they left is in it. */
+      readonly continues?: boolean;
     }
   | { readonly kind: 'requested'; readonly request: CheckpointRequest }
   | {
@@ -115,7 +120,8 @@ export type CoordinatorEvent =
       readonly stage: RunTaskStage;
       readonly atEnd: boolean;
     }
-  | { readonly kind: 'runStopped'; readonly reason: string }
+  /** `partly`: other tasks go on, and are told of what is aborted. */
+  | { readonly kind: 'runStopped'; readonly reason: string; readonly partly?: boolean }
   /** State was restored from this one, or it was found to be the newest when the term began. */
   | { readonly kind: 'restored'; readonly checkpointId: number }
   | { readonly kind: 'tick' }

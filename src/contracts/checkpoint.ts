@@ -37,7 +37,10 @@ export const checkpointMetadataSchema = z.object({
   jobId: jobIdSchema,
   checkpointId: checkpointIdSchema,
   kind: checkpointKindSchema,
+  /** The newest deployment that took part. */
   deployment: deploymentIdSchema,
+  /** By vertex and subtask index, the deployment of each task; absent when all are of `deployment`. */
+  taskDeployments: z.record(z.string(), z.array(deploymentIdSchema)).optional(),
   triggerWallMs: z.number(),
   completedWallMs: z.number(),
   stateBytes: countSchema,

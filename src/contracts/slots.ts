@@ -29,7 +29,9 @@ export type WorkerEvent =
   /** Heartbeat answered: counters and states of attempts, for display and for reconciliation. */
   | { readonly kind: 'reported'; readonly taskManagerId: TaskManagerId; readonly report: WorkerReport }
   /** Dead, cut off, or gone by itself. Its slots are no longer anybody's. */
-  | { readonly kind: 'lost'; readonly taskManagerId: TaskManagerId; readonly reason: string };
+  | { readonly kind: 'lost'; readonly taskManagerId: TaskManagerId; readonly reason: string }
+  /** Every worker known from before this term has registered or is dead: what they held has been told. Once. */
+  | { readonly kind: 'settled' };
 
 /** The ResourceManager as JobMasters see it. */
 export interface SlotProvider {
@@ -38,6 +40,11 @@ export interface SlotProvider {
    * Rejects with `NO_RESOURCES` after `timeoutMs`, `CLOSED` when `signal` aborts.
    */
   requestSlots(request: SlotRequest): Promise<readonly Slot[]>;
+  /**
+   * Takes over slots that workers hold for this job since an earlier term, under their allocation ids. Gives
+   * those that are held and usable; of the others nothing. Idempotent, at once, without a call to a worker.
+   */
+  claimSlots(jobId: JobId, allocationIds: readonly AllocationId[]): readonly Slot[];
   /** Gives slots back; the worker ends whatever still runs there. Never rejects. */
   releaseSlots(jobId: JobId, allocationIds: readonly AllocationId[], reason: string): Promise<void>;
   /** The job is over: workers forget it. Never rejects. */

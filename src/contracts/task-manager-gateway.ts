@@ -27,7 +27,14 @@ export type HardwareDescription = z.infer<typeof hardwareSchema>;
 /** What a slot holds: nothing, or one job's tasks. */
 export const slotReportSchema = z.object({
   slotIndex: countSchema,
-  allocation: z.object({ allocationId: allocationIdSchema, jobId: jobIdSchema }).optional(),
+  allocation: z
+    .object({
+      allocationId: allocationIdSchema,
+      jobId: jobIdSchema,
+      /** Where the slot's output is read; absent while the slot starts or ends. */
+      dataAddress: dataAddressSchema.optional(),
+    })
+    .optional(),
 });
 export type SlotReport = z.infer<typeof slotReportSchema>;
 
@@ -81,6 +88,8 @@ export const taskManagerGatewaySpec = {
       checkpointId: checkpointIdSchema,
       /** The newest completed one, so that a sink may still commit what it missed. */
       latestCompletedId: checkpointIdSchema.optional(),
+      /** A new leader speaks: all checkpoints up to this id that have not completed are aborted with it. */
+      andOlder: z.boolean().optional(),
     }),
     nothing,
     5_000,

@@ -70,6 +70,11 @@ export const slotDeploymentSchema = z.object({
   allocationId: allocationIdSchema,
   jobId: jobIdSchema,
   deployment: deploymentIdSchema,
+  /**
+   * The oldest deployment of which tasks of this job go on beside these; absent: none older does. What is
+   * older is over everywhere: its attempts end, its readers are refused, its leftovers belong to nobody.
+   */
+  oldestLive: deploymentIdSchema.optional(),
   graph: jobGraphSchema,
   tasks: z.array(taskDeploymentSchema).min(1),
 });

@@ -12,7 +12,7 @@ import type { Random } from '../kernel/random.ts';
 import { type Backoff, backoffMs, retry } from '../kernel/retry.ts';
 import { brokenJobView, endedJobView, notYetEnded, overviewOf, startingJobView } from './job-views.ts';
 import type { OperatedJob } from './job-operations.ts';
-import type { JobGraphStore, JobMasterFactory, JobResult, JobResultStore, StoredJob } from './ports.ts';
+import type { JobGraphStore, JobMasterFactory, JobMasterStart, JobResult, JobResultStore, StoredJob } from './ports.ts';
 
 export interface TermDeps {
   readonly clock: Clock;
@@ -137,6 +137,11 @@ export class DispatcherTerm {
   /** The job that this id already stands for, running or ended. */
   knows(jobId: JobId): boolean {
     return this.jobs.has(jobId) || this.ended.has(jobId);
+  }
+
+  /** Whether the job is to run, as far as is known: while the list is being read every job may be. */
+  promises(jobId: JobId): boolean {
+    return !this.recovered || this.jobs.has(jobId);
   }
 
   /** Undefined: no such job, as far as this term knows; during recovery it does not know yet. */
@@ -298,7 +303,7 @@ export class DispatcherTerm {
       const graph = await this.deps.graphs.load(jobId);
       const job = this.waiting(jobId);
       if (job === undefined) return 'settled';
-      this.start(graph, job.stored);
+      this.start(graph, { cancelRequested: job.stored.cancelRequested, recovered: true });
       this.log.info({ jobId, name: graph.name }, 'job recovered');
       return 'settled';
     } catch (thrown) {
@@ -341,17 +346,17 @@ export class DispatcherTerm {
     if (this.knows(jobId)) return; // A doubtful submission may have been found and started already.
     this.jobs.set(jobId, { kind: 'starting', stored: { jobId, name, submittedWallMs, cancelRequested: false } });
     try {
-      this.start(graph, { cancelRequested: false });
+      this.start(graph, { cancelRequested: false, recovered: false });
     } catch (error) {
       if (this.mourn(jobId, asError(error)) === 'broken')
         this.background.run('retry a broken job', () => this.keepTrying(jobId));
     }
   }
 
-  private start(graph: JobGraph, { cancelRequested }: { readonly cancelRequested: boolean }): void {
+  private start(graph: JobGraph, options: JobMasterStart): void {
     const { jobId } = graph;
     if (this.waiting(jobId) === undefined || this.ended.has(jobId)) return; // D2, D4
-    const master = this.deps.jobMasters.start(graph, this.token, { cancelRequested });
+    const master = this.deps.jobMasters.start(graph, this.token, options);
     if (this.suspended) master.suspend();
     this.jobs.set(jobId, { kind: 'running', master });
     // Not raced with the end of the term: a master that was closed never terminates, and is let go.

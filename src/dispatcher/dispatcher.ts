@@ -83,6 +83,11 @@ export class Dispatcher implements DispatcherGateway {
     this.present = { term, services, operations };
   }
 
+  /** Whether this job is to run in the present term. Its slots are its own, even before its master has started. */
+  promises(jobId: JobId): boolean {
+    return this.present?.term.promises(jobId) ?? false;
+  }
+
   suspend(): void {
     this.present?.term.suspend();
   }

@@ -89,9 +89,15 @@ export interface StoredJar extends JarView {
   readonly digest: Digest;
 }
 
+export interface JobMasterStart {
+  readonly cancelRequested: boolean;
+  /** True: the job was stored before, and may run under an earlier leader. False: it is new. */
+  readonly recovered: boolean;
+}
+
 /** Starts one job's master for this term of leadership. */
 export interface JobMasterFactory {
-  start(graph: JobGraph, token: FencingToken, options: { readonly cancelRequested: boolean }): JobMasterHandle;
+  start(graph: JobGraph, token: FencingToken, options: JobMasterStart): JobMasterHandle;
 }
 
 /** Runs a user's program in isolation to learn its graph. */

@@ -62,9 +62,9 @@ export class DataExchange implements Closeable {
     return this.registry.waiting;
   }
 
-  /** From now on only this deployment is served. */
-  begin(jobId: JobId, deployment: DeploymentId): void {
-    this.registry.begin(jobId, deployment);
+  /** From now on deployments before this one are not served, nor are these attempts. */
+  begin(jobId: JobId, oldestLive: DeploymentId, replaced: ReadonlySet<AttemptId> = new Set()): void {
+    this.registry.begin(jobId, oldestLive, replaced);
   }
 
   createOutput(id: SubpartitionId, writer: SubpartitionWriterListener): Subpartition {

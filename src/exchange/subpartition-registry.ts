@@ -20,27 +20,35 @@ interface Waiter {
 
 /** The outputs of a slot's tasks, where readers find them, also those that come before the task does. */
 export class SubpartitionRegistry {
-  private current: { readonly jobId: JobId; readonly deployment: DeploymentId } | undefined;
-  private readonly subpartitions = new Map<string, Subpartition>();
+  private current: { readonly jobId: JobId; readonly oldestLive: DeploymentId } | undefined;
+  private readonly subpartitions = new Map<
+    string,
+    { readonly id: SubpartitionId; readonly subpartition: Subpartition }
+  >();
   private readonly waiters = new Set<Waiter>();
 
   constructor(private readonly clock: Clock) {}
 
-  /** A newer deployment takes the slot: outputs of the older ones are forgotten and their readers refused. */
-  begin(jobId: JobId, deployment: DeploymentId): void {
-    if (this.current?.deployment === deployment) return;
-    this.current = { jobId, deployment };
-    this.failAll(new MillraceError('CONFLICT', `deployment ${deployment} has taken the slot`));
-    this.subpartitions.clear();
+  /**
+   * Newer tasks come to the slot: outputs of the attempts that they replace are forgotten and their readers
+   * refused, and so are those of deployments before `oldestLive`, which are over.
+   */
+  begin(jobId: JobId, oldestLive: DeploymentId, replaced: ReadonlySet<AttemptId>): void {
+    this.current = { jobId, oldestLive };
+    for (const [key, { id, subpartition }] of this.subpartitions) {
+      if (!replaced.has(id.attemptId) && compareDeployments(id.deployment, oldestLive) >= 0) continue;
+      this.subpartitions.delete(key);
+      subpartition.fail(replacedError(id));
+    }
     for (const waiter of [...this.waiters]) {
-      const refusal = this.refusal(waiter.id);
+      const refusal = replaced.has(waiter.id.attemptId) ? replacedError(waiter.id) : this.refusal(waiter.id);
       if (refusal !== undefined) waiter.refused(refusal);
     }
   }
 
   add(id: SubpartitionId, subpartition: Subpartition): void {
     const key = keyOf(id);
-    this.subpartitions.set(key, subpartition);
+    this.subpartitions.set(key, { id, subpartition });
     for (const waiter of [...this.waiters]) if (keyOf(waiter.id) === key) waiter.found(subpartition);
   }
 
@@ -49,7 +57,7 @@ export class SubpartitionRegistry {
     const refusal = this.refusal(id);
     if (refusal !== undefined) return Promise.reject(refusal);
     const present = this.subpartitions.get(keyOf(id));
-    if (present !== undefined) return Promise.resolve(present);
+    if (present !== undefined) return Promise.resolve(present.subpartition);
     return new Promise((resolve, reject) => {
       const done = () => {
         timer.cancel();
@@ -83,7 +91,7 @@ export class SubpartitionRegistry {
   }
 
   failAll(error: Error): void {
-    for (const subpartition of this.subpartitions.values()) subpartition.fail(error);
+    for (const { subpartition } of this.subpartitions.values()) subpartition.fail(error);
   }
 
   close(): void {
@@ -97,11 +105,15 @@ export class SubpartitionRegistry {
     // Nothing runs here yet: the deployment may be on its way.
     if (this.current === undefined) return undefined;
     if (this.current.jobId !== id.jobId) return new NotFoundError(`this slot runs another job than ${id.jobId}`);
-    if (compareDeployments(id.deployment, this.current.deployment) < 0) {
-      return new MillraceError('CONFLICT', `deployment ${id.deployment} was replaced by ${this.current.deployment}`);
+    if (compareDeployments(id.deployment, this.current.oldestLive) < 0) {
+      return new MillraceError('CONFLICT', `deployment ${id.deployment} was replaced by ${this.current.oldestLive}`);
     }
     return undefined;
   }
+}
+
+function replacedError(id: SubpartitionId): MillraceError {
+  return new MillraceError('CONFLICT', `${describe(id)} was replaced`);
 }
 
 function keyOf(id: SubpartitionId): string {

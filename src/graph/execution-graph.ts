@@ -100,6 +100,8 @@ export interface AllocatedSlot {
 
 export interface DeploymentInput {
   readonly deployment: DeploymentId;
+  /** The oldest deployment of which tasks go on; default: none but this one. */
+  readonly oldestLive?: DeploymentId;
   /** One slot for every slot number of the plan. */
   readonly allocations: ReadonlyMap<number, AllocatedSlot>;
   /** One attempt for every task of the plan. */
@@ -170,7 +172,9 @@ export function buildSlotDeployments(plan: ExecutionPlan, input: DeploymentInput
     else inSlot.push(deployment);
   }
   for (const [allocationId, tasks] of deployments) {
-    result.set(allocationId, { allocationId, jobId: graph.jobId, deployment: input.deployment, graph, tasks });
+    const { deployment, oldestLive = deployment } = input;
+    const older = oldestLive === deployment ? {} : { oldestLive };
+    result.set(allocationId, { allocationId, jobId: graph.jobId, deployment, ...older, graph, tasks });
   }
   return result;
 }

@@ -15,6 +15,7 @@ export class JobBench {
   readonly stores = new ModelCheckpointStores();
   readonly cluster: ModelCluster;
   readonly fenced: string[] = [];
+  readonly notAdopted: string[] = [];
   readonly graph: JobGraph;
   outcome: JobOutcome | undefined;
   private current: JobMaster | undefined;
@@ -43,6 +44,7 @@ export class JobBench {
         slots: cluster.provider(token),
         checkpoints: stores,
         onFenced: (reason) => this.fenced.push(reason),
+        onNotAdopted: (_jobId, reason) => this.notAdopted.push(reason),
       },
       this.graph,
       token,
@@ -62,6 +64,19 @@ export class JobBench {
     this.start(options);
     await this.pass(0);
     return this;
+  }
+
+  /** The leader dies without a word; another one takes over. */
+  async takeOver(term: number, options: Partial<JobMasterOptions> = {}): Promise<this> {
+    void this.current?.close();
+    this.start({ adopt: true, ...options }, term);
+    await this.pass(0);
+    return this;
+  }
+
+  /** What the workers were told since the last time, without heartbeats. */
+  calls(): string[] {
+    return this.cluster.workers.flatMap((worker) => worker.calls.splice(0).map((call) => `${worker.id} ${call}`));
   }
 
   pass(ms: number): Promise<void> {

@@ -2,8 +2,29 @@ import { jobStatusSchema, type JobStatus } from '../contracts/job-status.ts';
 import type { Slot } from '../contracts/slots.ts';
 import { assert, unreachable } from '../kernel/assert.ts';
 import type { ErrorInfo } from '../kernel/errors.ts';
-import type { JobConstants, JobEffect, JobEvent, JobState } from './job-state.ts';
-import { endAttempts, fail, failover, releaseHeld, restore, stop, stopped } from './job-transitions.ts';
+import type { JobConstants, JobEffect, JobEvent, JobPhase, JobState } from './job-state.ts';
+import {
+  adoptionRestored,
+  adoptionRestoreFailed,
+  adoptionSettled,
+  adoptionTimer,
+  beginAdoption,
+  takeWhatIsThere,
+} from './adoption.ts';
+import { restoreRetryMs } from './restore-retry.ts';
+import {
+  endAttempts,
+  fail,
+  failover,
+  releaseHeld,
+  releaseIdle,
+  restore,
+  slotsWithLiveTasks,
+  stop,
+  stopped,
+  takeAway,
+} from './job-transitions.ts';
+import { busy, isPartial, isRestarting, regionsOf, tasksOf } from './regions.ts';
 import { acquire, deployWhenReady, fillSlots } from './slot-acquisition.ts';
 import { type JobContext, JobTurn } from './job-turn.ts';
 import { NO_FAILURES } from './restart-strategy.ts';
@@ -15,13 +36,14 @@ import { taskReported, workerLost, workerReported } from './worker-events.ts';
  *
  * Invariants:
  *   J1. Deployment numbers and the attempt numbers of every subtask strictly rise.
- *   J2. Nothing is deployed while an older attempt may be alive: each has ended, or its slot was
+ *   J2. No region is deployed while an older attempt of it may be alive: each has ended, or its slot was
  *       given back, or its worker is lost.
  *   J3. Terminal is terminal: after `ended` nothing is requested, deployed or restarted.
  *   J4. The first end of an attempt counts; no state of an attempt ever goes back.
  *   J5. The job ends only when nothing of it runs.
  *   J6. Every slot ever granted is held, given back, or gone with its worker.
  *   J7. Answers to questions of the past (requests, timers, deployments) change nothing.
+ *   J8. A failure ends the regions that it touches and no others; adoption ends nothing.
  */
 export function initialJob(job: JobConstants, wallMs: number): JobState {
   const enteredMs = Object.fromEntries(jobStatusSchema.options.map((status) => [status, 0])) as Record<
@@ -37,6 +59,7 @@ export function initialJob(job: JobConstants, wallMs: number): JobState {
     slots: new Map(),
     releasing: new Map(),
     lost: new Set(),
+    restarting: new Set(job.tasks.map((task) => task.region)),
     deployments: 0,
     requests: 0,
     restarts: 0,
@@ -59,23 +82,25 @@ function apply(turn: JobTurn, event: JobEvent): void {
   const { phase } = turn.state;
   switch (event.kind) {
     case 'start':
-      // Seam for adoption: a mode `adopt` would wait here for the workers' reports, and enter
-      // `executing` with the attempts they hold instead of ending them as leftovers.
-      if (event.cancelRequested) stop(turn, { kind: 'cancel' }, 'cancelled before this term', 'registering');
+      if (event.cancelRequested) stop(turn, { kind: 'cancel' }, 'cancelled before this term', 'all', 'registering');
+      else if (event.adopt === true) beginAdoption(turn);
       else restore(turn, 0);
       return;
     case 'cancel':
       if (phase.kind === 'ended' || (phase.kind === 'stopping' && phase.then.kind === 'cancel')) return;
-      stop(turn, { kind: 'cancel' }, 'the job was cancelled');
+      if (phase.kind === 'adopting') takeWhatIsThere(turn, phase);
+      stop(turn, { kind: 'cancel' }, 'the job was cancelled', 'all');
       return;
     case 'timer':
       if (event.generation === turn.state.timer) timerFired(turn); // J7
       return;
     case 'restored':
       if (phase.kind === 'restoring') acquire(turn, event.restore);
+      else if (phase.kind === 'adopting') adoptionRestored(turn, phase, event.restore);
       return;
     case 'restoreFailed':
       if (phase.kind === 'restoring') restoreFailed(turn, phase.failures, event);
+      else if (phase.kind === 'adopting') adoptionRestoreFailed(turn, phase, event);
       return;
     case 'slotsGranted':
       slotsGranted(turn, event);
@@ -88,20 +113,18 @@ function apply(turn: JobTurn, event: JobEvent): void {
       return;
     case 'deployAccepted': {
       const held = turn.state.slots.get(event.allocationId);
-      if (phase.kind !== 'executing' || phase.deployment !== event.deployment || held?.use !== 'sent') return;
-      turn.setSlot({ ...held, use: 'busy' });
+      if (held?.use === 'sent' && held.sent === event.deployment) turn.setSlot(busy(held));
       return;
     }
     case 'deployFailed': {
-      if (phase.kind !== 'executing' || phase.deployment !== event.deployment) return;
-      const index = turn.state.tasks.findIndex((task) => task.attempt?.allocationId === event.allocationId);
-      failover(turn, event.error, { taskIndex: index === -1 ? undefined : index });
+      const failed = tasksOf(turn, event).filter((index) => !isRestarting(turn, index));
+      if (failed.length > 0) failover(turn, event.error, { taskIndex: failed[0] }, regionsOf(turn, failed));
       return;
     }
     case 'cancelFailed': {
       if (phase.kind !== 'stopping') return;
-      const held = event.allocationIds.flatMap((id) => turn.state.slots.get(id)?.slot ?? []);
-      turn.release(held, `its worker could not be told to cancel tasks: ${event.error.message}`);
+      const held = event.allocationIds.flatMap((id) => turn.state.slots.get(id) ?? []);
+      takeAway(turn, held, `its worker could not be told to cancel tasks: ${event.error.message}`);
       return;
     }
     case 'taskReport':
@@ -113,8 +136,11 @@ function apply(turn: JobTurn, event: JobEvent): void {
     case 'workerLost':
       workerLost(turn, event);
       return;
+    case 'workersSettled':
+      workersSettled(turn);
+      return;
     case 'failover':
-      if (phase.kind === 'executing') failover(turn, event.error, {});
+      if (phase.kind === 'executing') failover(turn, event.error, {}, 'all');
       return;
     default:
       unreachable(event);
@@ -124,6 +150,9 @@ function apply(turn: JobTurn, event: JobEvent): void {
 function timerFired(turn: JobTurn): void {
   const { phase } = turn.state;
   switch (phase.kind) {
+    case 'adopting':
+      adoptionTimer(turn, phase);
+      return;
     case 'restoreBackoff':
       restore(turn, phase.failures);
       return;
@@ -132,11 +161,12 @@ function timerFired(turn: JobTurn): void {
       return;
     case 'stopping':
       if (phase.wait === 'registering') {
-        turn.enter({ ...phase, wait: 'ending' }, turn.state.status);
-        turn.wakeIn(turn.context.job.cancelTimeoutMs);
-      } else if (phase.wait === 'ending') {
+        endOfRegistering(turn, phase);
+        return;
+      }
+      if (phase.wait === 'ending') {
         turn.enter({ ...phase, wait: 'overdue' }, turn.state.status);
-        releaseHeld(turn, (held) => held.use !== 'idle', 'its tasks did not end in time');
+        takeAway(turn, slotsWithLiveTasks(turn), 'its tasks did not end in time');
       }
       stopped(turn);
       return;
@@ -145,9 +175,18 @@ function timerFired(turn: JobTurn): void {
   }
 }
 
-/** First wait after a checkpoint could not be read; doubled with each failure. */
-const RESTORE_RETRY_MS = 500;
-const RESTORE_RETRY_MAX_MS = 30_000;
+function workersSettled(turn: JobTurn): void {
+  const { phase } = turn.state;
+  if (phase.kind === 'adopting') adoptionSettled(turn, phase);
+  else if (phase.kind === 'stopping' && phase.wait === 'registering') endOfRegistering(turn, phase);
+}
+
+function endOfRegistering(turn: JobTurn, phase: JobPhase & { readonly kind: 'stopping' }): void {
+  turn.enter({ ...phase, wait: 'ending' }, turn.state.status);
+  turn.wakeIn(turn.context.job.cancelTimeoutMs);
+  stopped(turn);
+}
+
 const KEEP_SLOTS_FAILURES = 3;
 
 function restoreFailed(
@@ -164,9 +203,8 @@ function restoreFailed(
   if (failures === 0) turn.emit({ kind: 'recordFailure', error, taskIndex: undefined, taskManagerId: undefined });
   turn.enter({ kind: 'restoreBackoff', failures: failures + 1, reason: error.message }, 'RESTARTING');
   // A blip is not worth new slots; a job that may stay like this for hours must not sit on them.
-  if (failures >= KEEP_SLOTS_FAILURES) releaseHeld(turn, () => true, 'the job waits for its checkpoint');
-  const baseMs = Math.min(RESTORE_RETRY_MAX_MS, RESTORE_RETRY_MS * 2 ** Math.min(failures, 16));
-  turn.wakeIn(baseMs * (0.9 + 0.2 * turn.context.random.next()));
+  if (failures >= KEEP_SLOTS_FAILURES) releaseIdle(turn, 'the job waits for its checkpoint');
+  turn.wakeIn(restoreRetryMs(turn, failures));
 }
 
 function slotsGranted(turn: JobTurn, event: { readonly request: number; readonly slots: readonly Slot[] }): void {
@@ -191,6 +229,12 @@ function slotsGranted(turn: JobTurn, event: { readonly request: number; readonly
 function slotsDenied(turn: JobTurn, event: JobEvent & { readonly kind: 'slotsDenied' }): void {
   const { phase } = turn.state;
   if (phase.kind !== 'acquiring' || phase.request?.id !== event.request) return; // J7
+  const { clusterSlots = 0 } = event;
+  if (phase.request.grace && isPartial(turn)) {
+    // The regions that go on cannot complete a checkpoint without the others: nothing they do is ever committed.
+    stop(turn, { kind: 'restart', restartAtMs: turn.context.nowMs }, 'asking for all slots together', 'all');
+    return;
+  }
   if (phase.request.grace) {
     // Keeping part while waiting for the rest is how two jobs wait for each other for ever.
     releaseHeld(turn, () => true, 'asking for all slots together');
@@ -200,11 +244,10 @@ function slotsDenied(turn: JobTurn, event: JobEvent & { readonly kind: 'slotsDen
   turn.enter({ ...phase, request: undefined }, turn.state.status);
   // A job that never ran and needs more than there is was asked too much of: asking again would only hide
   // that. One that has run, or meets no workers at all, waits for the cluster to come back.
-  const { clusterSlots = 0 } = event;
   const neverRan = turn.state.deployments === 0 && phase.restore.kind === 'fresh';
   const tooLarge = clusterSlots > 0 && clusterSlots < turn.context.job.slotsNeeded;
   if (neverRan && tooLarge && event.error.code === 'NO_RESOURCES') fail(turn, event.error, {});
-  else failover(turn, event.error, {});
+  else failover(turn, event.error, {}, 'all');
 }
 
 function slotReleased(turn: JobTurn, event: JobEvent & { readonly kind: 'slotReleased' }): void {

@@ -13,11 +13,15 @@ class Chaos {
   private readonly random: SeededRandom;
   private term = 1;
 
-  constructor(readonly seed: number) {
+  constructor(
+    readonly seed: number,
+    private readonly mode: { readonly adopt: boolean; readonly partitioner: 'REBALANCE' | 'FORWARD' },
+  ) {
     this.random = new SeededRandom(seed);
     this.bench = new JobBench(
       {
         parallelism: 2,
+        partitioner: mode.partitioner,
         checkpointing: { intervalMs: 200, timeoutMs: 700, tolerableFailedCheckpoints: 2, numRetained: 2 },
         restartStrategy: { type: 'fixed-delay', attempts: 1_000_000, delayMs: 50 },
       },
@@ -97,7 +101,8 @@ class Chaos {
   /** The old master is not even told. */
   private newTerm(): void {
     const old = this.bench.master;
-    this.bench.start({}, ++this.term);
+    this.bench.start({ adopt: this.mode.adopt }, ++this.term);
+    if (this.random.int(2) === 0) this.bench.cluster.emit({ kind: 'settled' });
     if (this.random.int(2) === 0) void old.close();
   }
 
@@ -140,7 +145,10 @@ class Chaos {
     }
     const details = bench.master.details();
     expect(details.status, `seed ${seed}: ${details.waitingFor}`).toBe('RUNNING');
-    expect(bench.cluster.liveDeployments().size, `seed ${seed}: one deployment lives`).toBe(1);
+    const live = bench.cluster.workers.flatMap((worker) => (worker.alive ? worker.live() : []));
+    expect(live.length, `seed ${seed}: each task lives once`).toBe(4);
+    if (this.mode.partitioner === 'REBALANCE')
+      expect(bench.cluster.liveDeployments().size, `seed ${seed}: one deployment lives`).toBe(1);
     for (const worker of bench.cluster.workers) worker.endOfData();
     await bench.pass(3_000);
     expect(bench.outcome?.status, `seed ${seed}: ${bench.master.details().waitingFor}`).toBe('FINISHED');
@@ -150,6 +158,16 @@ class Chaos {
   }
 }
 
-test.each(Array.from({ length: 25 }, (_, i) => i + 1))('a job survives whatever happens to it (seed %i)', (seed) =>
-  new Chaos(seed).run(),
+const SEEDS = Array.from({ length: 25 }, (_, i) => i + 1);
+
+test.each(SEEDS)('a job survives whatever happens to it (seed %i)', (seed) =>
+  new Chaos(seed, { adopt: false, partitioner: 'REBALANCE' }).run(),
+);
+
+test.each(SEEDS)('a job of one region whose new leaders adopt it survives whatever happens (seed %i)', (seed) =>
+  new Chaos(seed, { adopt: true, partitioner: 'REBALANCE' }).run(),
+);
+
+test.each(SEEDS)('a job of several regions whose new leaders adopt them survives whatever happens (seed %i)', (seed) =>
+  new Chaos(seed, { adopt: true, partitioner: 'FORWARD' }).run(),
 );

@@ -1,6 +1,7 @@
 import type { CheckpointStores } from '../checkpoint/ports.ts';
 import type { SlotProvider } from '../contracts/slots.ts';
 import type { Clock } from '../kernel/clock.ts';
+import type { JobId } from '../kernel/ids.ts';
 import type { Logger } from '../kernel/log.ts';
 import type { Random } from '../kernel/random.ts';
 
@@ -13,11 +14,17 @@ export interface JobMasterDeps {
   readonly checkpoints: CheckpointStores;
   /** A store or a worker refused our token: this replica no longer leads. Called at most once per JobMaster. */
   readonly onFenced: (reason: string) => void;
+  /** For people: not all tasks of the former leader could be adopted. */
+  readonly onNotAdopted?: (jobId: JobId, reason: string) => void;
 }
 
 export interface JobMasterOptions {
   /** The wish to cancel was already durable when this term began: nothing is deployed any more. */
   readonly cancelRequested: boolean;
+  /** The job may be running under an earlier leader: what runs of it is adopted instead of ended. */
+  readonly adopt?: boolean;
+  /** How long workers are waited for (`jobmaster.adoption-timeout`); less when all known ones have come. */
+  readonly adoptionTimeoutMs?: number;
   /** How long the job waits for slots (`slot.request.timeout`). */
   readonly slotRequestTimeoutMs: number;
   /** How long a cancelled task may take to report its end before its slot is taken away. */
@@ -40,4 +47,5 @@ export interface JobMasterOptions {
 
 export const DEFAULT_SLOT_GRACE_MS = 2_000;
 export const DEFAULT_RELEASE_TIMEOUT_MS = 20_000;
+export const DEFAULT_ADOPTION_TIMEOUT_MS = 2_000;
 export const DEFAULT_REGISTRATION_GRACE_MS = 2_000;

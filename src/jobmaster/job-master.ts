@@ -1,26 +1,27 @@
-import { CheckpointDriver, type CheckpointedRun } from '../checkpoint/checkpoint-driver.ts';
+import { CheckpointDriver } from '../checkpoint/checkpoint-driver.ts';
 import type { RunTaskStage } from '../checkpoint/coordinator-state.ts';
 import { restoreTasks } from '../checkpoint/restore-tasks.ts';
-import { upstreamOf } from '../graph/upstream.ts';
 import type { JobGraph } from '../contracts/job-graph.ts';
 import { type CheckpointOperation, isCheckpointOperation } from '../contracts/operations.ts';
 import type { JobMasterHandle, JobOutcome } from '../contracts/job-master.ts';
 import type { Slot, WorkerEvent } from '../contracts/slots.ts';
-import type { TaskManagerGateway } from '../contracts/task-manager-gateway.ts';
+import type { WorkerReport } from '../contracts/task-manager-gateway.ts';
 import type { AttemptReport, CheckpointAck, CheckpointDecline, IoMetrics, SlotDeployment } from '../contracts/task.ts';
 import type { JobDetailsView } from '../contracts/views.ts';
 import { buildSlotDeployments, type ExecutionPlan, expandJobGraph, type TaskKey } from '../graph/execution-graph.ts';
 import { present, unreachable } from '../kernel/assert.ts';
 import { sleep, type Timer } from '../kernel/clock.ts';
 import { asError, isMillraceError, toErrorInfo, UnavailableError } from '../kernel/errors.ts';
-import type { AllocationId, DeploymentId, FencingToken, JobId, TaskManagerId } from '../kernel/ids.ts';
+import type { AllocationId, FencingToken, JobId, TaskManagerId } from '../kernel/ids.ts';
 import { BackgroundTasks } from '../kernel/lifecycle.ts';
 import type { Logger } from '../kernel/log.ts';
 import { type Backoff, retry } from '../kernel/retry.ts';
+import { checkpointedRun } from './checkpointed-run.ts';
 import { ExceptionHistory } from './exception-history.ts';
 import { findRestorePoint } from './find-restore-point.ts';
 import { initialJob, stepJob } from './job-machine.ts';
 import {
+  DEFAULT_ADOPTION_TIMEOUT_MS,
   DEFAULT_REGISTRATION_GRACE_MS,
   DEFAULT_RELEASE_TIMEOUT_MS,
   DEFAULT_SLOT_GRACE_MS,
@@ -32,6 +33,11 @@ import { viewJob } from './job-view.ts';
 import { SerialMailbox } from './serial-mailbox.ts';
 import { waitingText } from './waiting-text.ts';
 import { WorkerCommands } from './worker-commands.ts';
+
+function continuing(newest: RestorePoint, adopted: boolean) {
+  const checkpoint = newest.kind === 'checkpoint' && newest.own ? newest.checkpoint : undefined;
+  return { continues: { checkpoint, adopted } };
+}
 
 /** Inputs kept while suspended or behind a long turn; beyond this callers are asked to repeat them. */
 const MAILBOX_MAX = 20_000;
@@ -91,6 +97,7 @@ export class JobMaster implements JobMasterHandle {
       slotGraceMs: Math.min(options.slotGraceMs ?? DEFAULT_SLOT_GRACE_MS, options.slotRequestTimeoutMs),
       cancelTimeoutMs: options.cancelTimeoutMs,
       registrationGraceMs: options.registrationGraceMs ?? DEFAULT_REGISTRATION_GRACE_MS,
+      adoptionTimeoutMs: options.adoptionTimeoutMs ?? DEFAULT_ADOPTION_TIMEOUT_MS,
     };
     this.state = initialJob(this.job, deps.clock.wallMs());
     this.io = this.plan.tasks.map(() => undefined);
@@ -123,8 +130,10 @@ export class JobMaster implements JobMasterHandle {
   static start(deps: JobMasterDeps, graph: JobGraph, token: FencingToken, options: JobMasterOptions): JobMaster {
     const master = new JobMaster(deps, graph, token, options);
     master.log.info({ name: graph.name, slots: master.job.slotsNeeded, ...options }, 'job master started');
+    const { cancelRequested, adopt = false } = options;
+    master.post({ kind: 'start', cancelRequested, adopt });
+    // Whoever subscribes hears of the workers at once: by then it must be known what to do with their tasks.
     master.unsubscribe = deps.slots.subscribe((event) => master.onWorker(event));
-    master.post({ kind: 'start', cancelRequested: options.cancelRequested });
     master.background.run('take up operations of earlier terms', () => master.takeUpOperations());
     return master;
   }
@@ -156,9 +165,10 @@ export class JobMaster implements JobMasterHandle {
   updateTaskState(report: AttemptReport): boolean {
     const index = this.state.indexOf.get(report.attemptId);
     // While leadership is in doubt nobody is told to end anything; a heartbeat brings it up again.
-    if (index === undefined) return this.suspended || !this.mailbox.isOpen;
+    const undecided = this.suspended || !this.mailbox.isOpen || this.state.phase.kind === 'adopting';
+    if (index === undefined && !undecided) return false;
     this.checkRoom();
-    this.io[index] = report.io;
+    if (index !== undefined) this.io[index] = report.io;
     this.post({ kind: 'taskReport', report });
     return true;
   }
@@ -254,10 +264,16 @@ export class JobMaster implements JobMasterHandle {
         return;
       }
       case 'deploy':
-        this.deploy(effect.deployment, effect.restore);
+        this.deploy(effect);
+        return;
+      case 'adopt':
+        this.adopt(effect);
+        return;
+      case 'notAdopted':
+        this.notAdopted(effect.reason);
         return;
       case 'stopCheckpoints':
-        this.checkpoints.stopRun(effect.reason);
+        this.checkpoints.stopRun(effect.reason, { partly: effect.partly });
         return;
       case 'taskChanged':
         this.taskChanged(effect.index);
@@ -301,6 +317,9 @@ export class JobMaster implements JobMasterHandle {
         });
         return;
       }
+      case 'settled':
+        this.post({ kind: 'workersSettled' });
+        return;
       case 'lost':
         this.post({ kind: 'workerLost', taskManagerId: event.taskManagerId, reason: event.reason });
         return;
@@ -309,12 +328,22 @@ export class JobMaster implements JobMasterHandle {
     }
   }
 
-  private workerReported(event: Exclude<WorkerEvent, { readonly kind: 'lost' }>): void {
+  private workerReported(event: WorkerEvent & { readonly report: WorkerReport }): void {
     for (const attempt of event.report.attempts) {
       const index = this.state.indexOf.get(attempt.attemptId);
       if (index !== undefined) this.io[index] = attempt.io;
     }
-    this.step({ kind: 'workerReport', registered: event.kind === 'registered', report: event.report });
+    const registered = event.kind === 'registered';
+    this.step({ kind: 'workerReport', registered, report: event.report, claimed: this.claim(event.report) });
+  }
+
+  /** While it is found out what runs, the slots in which it runs become ours, so that nobody frees them. */
+  private claim(report: WorkerReport): readonly Slot[] {
+    if (this.state.phase.kind !== 'adopting') return [];
+    const ours = report.slots.flatMap(({ allocation }) =>
+      allocation?.jobId === this.jobId ? [allocation.allocationId] : [],
+    );
+    return ours.length === 0 ? [] : this.deps.slots.claimSlots(this.jobId, ours);
   }
 
   /** What an earlier leader was asked for and did not come to. */
@@ -420,17 +449,12 @@ export class JobMaster implements JobMasterHandle {
     for (const allocationId of allocationIds) this.post({ kind: 'slotReleased', allocationId });
   }
 
-  private deploy(deployment: DeploymentId, restore: RestorePoint): void {
+  private deploy({ deployment, restore, regions, oldestLive }: JobEffect & { readonly kind: 'deploy' }): void {
     const { graph, plan, state } = this;
-    this.io.fill(undefined);
-    const slots = new Map<number, Slot>();
-    const gateways = new Map<TaskManagerId, TaskManagerGateway>();
-    for (const held of state.slots.values()) {
-      slots.set(held.slotNumber, held.slot);
-      gateways.set(held.slot.taskManagerId, held.slot.gateway);
-    }
+    const slots = new Map([...state.slots.values()].map((held) => [held.slotNumber, held.slot]));
     const attempts = new Map<TaskKey, Attempt>();
     plan.tasks.forEach((task, index) => {
+      if (regions.has(task.region)) this.io[index] = undefined;
       attempts.set(task.key, present(state.tasks[index]?.attempt, 'attempt of a deployed task'));
     });
     const suspended = restore.kind === 'checkpoint' && restore.stopped;
@@ -438,6 +462,8 @@ export class JobMaster implements JobMasterHandle {
     try {
       messages = buildSlotDeployments(plan, {
         deployment,
+        oldestLive,
+        regions,
         allocations: slots,
         attempts,
         suspended,
@@ -449,20 +475,31 @@ export class JobMaster implements JobMasterHandle {
       return;
     }
     const checkpointId = restore.kind === 'fresh' ? undefined : restore.checkpoint.metadata.checkpointId;
-    this.log.info({ deployment, slots: slots.size, workers: gateways.size, checkpointId }, 'job deployed');
+    const partly = regions.size < plan.regions.length;
+    const facts = { deployment, slots: messages.size, regions: regions.size, checkpointId };
+    this.log.info(facts, partly ? 'regions deployed' : 'job deployed');
     if (restore.kind === 'checkpoint') this.checkpoints.restored(restore.checkpoint, { own: restore.own });
-    this.checkpoints.startRun({ deployment, tasks: this.runTasks(attempts), gateways, suspended });
+    this.startRun(partly ? continuing(restore, false) : undefined, suspended);
     for (const [allocationId, message] of messages) {
       this.commands.submit(present(state.slots.get(allocationId), 'slot of a deployment').slot, message);
     }
   }
 
-  private runTasks(attempts: ReadonlyMap<TaskKey, Attempt>): CheckpointedRun['tasks'] {
-    return this.plan.tasks.map(({ key, vertexId, subtaskIndex }) => {
-      const { attemptId, taskManagerId } = present(attempts.get(key), 'attempt');
-      const upstream = upstreamOf(this.graph, vertexId, subtaskIndex);
-      return { vertexId, subtaskIndex, attemptId, taskManagerId, upstream };
-    });
+  /** `complete`: all of the job's tasks go on; otherwise the others are deployed next. */
+  private adopt({ restore, complete }: JobEffect & { readonly kind: 'adopt' }): void {
+    const { state, plan } = this;
+    const tasks = plan.tasks.filter(({ region }) => !state.restarting.has(region)).length;
+    const checkpointId = restore.kind === 'fresh' ? undefined : restore.checkpoint.metadata.checkpointId;
+    this.log.info({ tasks, of: plan.tasks.length, complete, checkpointId }, 'job adopted');
+    if (restore.kind === 'checkpoint' && restore.own) this.checkpoints.adopted(restore.checkpoint);
+    if (complete) this.startRun(continuing(restore, true), restore.kind === 'checkpoint' && restore.stopped);
+    else this.checkpoints.continueTasks({ ...checkpointedRun(plan, state), ...continuing(restore, true) });
+  }
+
+  /** With `continued`, tasks go on that are older than the run. */
+  private startRun(continued: ReturnType<typeof continuing> | undefined, suspended: boolean): void {
+    this.checkpoints.startRun({ ...checkpointedRun(this.plan, this.state), ...continued, suspended });
+    if (continued !== undefined) for (const index of this.plan.tasks.keys()) this.taskChanged(index);
   }
 
   private taskChanged(index: number): void {
@@ -471,6 +508,14 @@ export class JobMaster implements JobMasterHandle {
     const stage: RunTaskStage =
       task.state === 'RUNNING' ? 'running' : task.state === 'FINISHED' ? 'finished' : 'starting';
     this.checkpoints.taskChanged(index, stage, task.endOfData);
+  }
+
+  private notAdopted(reason: string): void {
+    this.log.warn({ reason }, 'job not adopted');
+    const message = `tasks of the former leader were not adopted and begin again from the newest checkpoint: ${reason}`;
+    const nowhere = { taskName: undefined, taskManagerId: undefined, location: undefined };
+    this.exceptions.record({ code: 'UNAVAILABLE', message }, nowhere, this.deps.clock.wallMs());
+    this.deps.onNotAdopted?.(this.jobId, reason);
   }
 
   private async ended(effect: JobEffect & { readonly kind: 'ended' }): Promise<void> {

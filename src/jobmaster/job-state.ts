@@ -6,7 +6,15 @@ import type { AttemptReport } from '../contracts/task.ts';
 import type { WorkerReport } from '../contracts/task-manager-gateway.ts';
 import type { TaskKey } from '../graph/execution-graph.ts';
 import type { ErrorInfo } from '../kernel/errors.ts';
-import type { AllocationId, AttemptId, DeploymentId, FencingToken, JobId, TaskManagerId } from '../kernel/ids.ts';
+import type {
+  AllocationId,
+  AttemptId,
+  DeploymentId,
+  FencingToken,
+  JobId,
+  TaskManagerId,
+  VertexId,
+} from '../kernel/ids.ts';
 import type { RestartHistory } from './restart-strategy.ts';
 
 /** What never changes while a master works on its job. */
@@ -14,13 +22,22 @@ export interface JobConstants {
   readonly jobId: JobId;
   readonly token: FencingToken;
   readonly strategy: RestartStrategyConfig;
-  /** By task index: the key, and the slot number that the task needs. */
-  readonly tasks: readonly { readonly key: TaskKey; readonly slot: number; readonly name: string }[];
+  /** By task index: the key, the slot number that the task needs, and its pipelined region. */
+  readonly tasks: readonly {
+    readonly key: TaskKey;
+    readonly vertexId: VertexId;
+    readonly subtaskIndex: number;
+    readonly slot: number;
+    readonly name: string;
+    readonly region: number;
+  }[];
   readonly slotsNeeded: number;
   readonly slotRequestTimeoutMs: number;
   readonly slotGraceMs: number;
   readonly cancelTimeoutMs: number;
   readonly registrationGraceMs: number;
+  /** How long a new master waits for workers to show what they run, before it deploys what was not shown. */
+  readonly adoptionTimeoutMs: number;
 }
 
 /** One try at running a subtask, and where. */
@@ -54,6 +71,8 @@ export interface HeldSlot {
   readonly slot: Slot;
   readonly slotNumber: number;
   readonly use: 'idle' | 'sent' | 'busy';
+  /** While `sent`: what was sent. Tasks of other regions and older deployments may run there as well. */
+  readonly sent?: DeploymentId;
 }
 
 /** What the tasks start from. */
@@ -77,12 +96,31 @@ export type StopReason =
 /**
  * Where the job is. Each phase carries what it owns and no more.
  *
+ *   adopting -> executing
+ *       v
  *   restoring -> acquiring -> executing -> ended
  *       ^  \________________     |   \
  *       |   restoreBackoff  \    v    v
  *       +------ backoff <--- stopping -> ended
+ *
+ * Between `stopping` and `acquiring` a phase is about the regions in `restarting`; the others go on.
  */
 export type JobPhase =
+  /** A new master collects what workers hold of the job. Nothing is ended, deployed or triggered yet. */
+  | {
+      readonly kind: 'adopting';
+      readonly found: ReadonlyMap<AttemptId, FoundAttempt>;
+      /** Slots taken over from the earlier term. */
+      readonly slots: ReadonlyMap<AllocationId, Slot>;
+      /** Nobody else is waited for. */
+      readonly settled: boolean;
+      readonly settleAtMs: number;
+      readonly restore: RestorePoint | undefined;
+      /** How often the newest checkpoint could not be read, and why. */
+      readonly failures: number;
+      readonly reason: string | undefined;
+      readonly retryAtMs: number;
+    }
   /** Reading the newest checkpoint. */
   | { readonly kind: 'restoring'; readonly failures: number }
   /** It could not be read: an explicit state of error, with another try to come. */
@@ -102,13 +140,21 @@ export type JobPhase =
   | { readonly kind: 'backoff'; readonly restartAtMs: number }
   | { readonly kind: 'ended'; readonly status: TerminalJobStatus; readonly error: ErrorInfo | undefined };
 
+/** An attempt of an earlier term, as its worker shows it. */
+export interface FoundAttempt {
+  readonly report: AttemptReport;
+  readonly taskManagerId: TaskManagerId;
+}
+
 export interface JobState {
   readonly phase: JobPhase;
+  /** Regions that are being ended or await deployment. Empty while executing. */
+  readonly restarting: ReadonlySet<number>;
   readonly status: JobStatus;
   /** When the job entered each state, epoch ms; 0 if never. */
   readonly enteredMs: Readonly<Record<JobStatus, number>>;
   readonly tasks: readonly TaskState[];
-  /** Of the newest deployment. */
+  /** The newest attempt of each task, in whatever deployment it is. */
   readonly indexOf: ReadonlyMap<AttemptId, number>;
   readonly slots: ReadonlyMap<AllocationId, HeldSlot>;
   /** Slots being given back, ours and leftovers of older terms: what ran there may not have ended yet. */
@@ -124,7 +170,7 @@ export interface JobState {
 }
 
 export type JobEvent =
-  | { readonly kind: 'start'; readonly cancelRequested: boolean }
+  | { readonly kind: 'start'; readonly cancelRequested: boolean; readonly adopt?: boolean }
   | { readonly kind: 'cancel' }
   | { readonly kind: 'timer'; readonly generation: number }
   | { readonly kind: 'restored'; readonly restore: RestorePoint }
@@ -148,7 +194,15 @@ export type JobEvent =
     }
   | { readonly kind: 'cancelFailed'; readonly allocationIds: readonly AllocationId[]; readonly error: ErrorInfo }
   | { readonly kind: 'taskReport'; readonly report: AttemptReport }
-  | { readonly kind: 'workerReport'; readonly registered: boolean; readonly report: WorkerReport }
+  | {
+      readonly kind: 'workerReport';
+      readonly registered: boolean;
+      readonly report: WorkerReport;
+      /** While adopting: the job's slots on that worker, taken over. */
+      readonly claimed?: readonly Slot[];
+    }
+  /** All workers known from before the term have shown what they hold, or are dead. */
+  | { readonly kind: 'workersSettled' }
   | { readonly kind: 'workerLost'; readonly taskManagerId: TaskManagerId; readonly reason: string }
   /** Somebody else found that the job cannot go on like this, e.g. too many checkpoints failed. */
   | { readonly kind: 'failover'; readonly error: ErrorInfo };
@@ -158,9 +212,19 @@ export type JobEffect =
   | { readonly kind: 'requestSlots'; readonly request: number; readonly count: number; readonly timeoutMs: number }
   | { readonly kind: 'abandonRequest'; readonly request: number }
   | { readonly kind: 'releaseSlots'; readonly allocationIds: readonly AllocationId[]; readonly reason: string }
-  | { readonly kind: 'deploy'; readonly deployment: DeploymentId; readonly restore: RestorePoint }
-  /** The deployment is over for the checkpoints: nothing more is triggered, what is in flight is aborted. */
-  | { readonly kind: 'stopCheckpoints'; readonly reason: string }
+  | {
+      readonly kind: 'deploy';
+      readonly deployment: DeploymentId;
+      readonly restore: RestorePoint;
+      readonly regions: ReadonlySet<number>;
+      readonly oldestLive: DeploymentId;
+    }
+  /** Tasks of an earlier term go on under this one. `complete`: all of the job's. */
+  | { readonly kind: 'adopt'; readonly restore: RestorePoint; readonly complete: boolean }
+  /** Why not all of an earlier term's tasks could be adopted. */
+  | { readonly kind: 'notAdopted'; readonly reason: string }
+  /** The run is over for the checkpoints: nothing more is triggered, what is in flight is aborted. */
+  | { readonly kind: 'stopCheckpoints'; readonly reason: string; readonly partly: boolean }
   | {
       readonly kind: 'cancelTasks';
       readonly slot: Slot;

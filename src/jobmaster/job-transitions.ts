@@ -1,9 +1,10 @@
 import type { ExecutionState } from '../contracts/job-status.ts';
-import { assert } from '../kernel/assert.ts';
+import { assert, present } from '../kernel/assert.ts';
 import type { ErrorInfo } from '../kernel/errors.ts';
 import type { AttemptId, TaskManagerId } from '../kernel/ids.ts';
 import type { Attempt, HeldSlot, StopReason } from './job-state.ts';
 import type { JobTurn } from './job-turn.ts';
+import { allRegions, isPartial, isRestarting, regionsOf, restartingAlive, tasksOf } from './regions.ts';
 import { decideRestart } from './restart-strategy.ts';
 import { advance, isLive } from './task-states.ts';
 
@@ -19,10 +20,16 @@ export interface FailureSite {
   readonly taskManagerId?: TaskManagerId;
 }
 
-/** The job cannot go on like this: everything ends, and begins again if the restart strategy says so. */
-export function failover(turn: JobTurn, error: ErrorInfo, site: FailureSite): void {
+/** The regions cannot go on like this: they end, and begin again if the restart strategy says so. */
+export function failover(
+  turn: JobTurn,
+  error: ErrorInfo,
+  site: FailureSite,
+  regions: ReadonlySet<number> | 'all',
+): void {
   const { job, nowMs, random } = turn.context;
-  const { history, decision } = decideRestart(job.strategy, turn.state.failures, nowMs, random);
+  const lostWorker = site.taskManagerId !== undefined;
+  const { history, decision } = decideRestart(job.strategy, turn.state.failures, { nowMs, lostWorker }, random);
   turn.set({ failures: history });
   if (decision.kind === 'give-up') {
     fail(turn, error, site);
@@ -30,13 +37,13 @@ export function failover(turn: JobTurn, error: ErrorInfo, site: FailureSite): vo
   }
   recordFailure(turn, error, site);
   turn.set({ restarts: turn.state.restarts + 1 });
-  stop(turn, { kind: 'restart', restartAtMs: nowMs + decision.delayMs }, 'the job restarts');
+  stop(turn, { kind: 'restart', restartAtMs: nowMs + decision.delayMs }, 'the job restarts', regions);
 }
 
 /** No restart can help, or none is left. */
 export function fail(turn: JobTurn, error: ErrorInfo, site: FailureSite): void {
   recordFailure(turn, error, site);
-  stop(turn, { kind: 'fail', error }, 'the job fails');
+  stop(turn, { kind: 'fail', error }, 'the job fails', 'all');
 }
 
 function recordFailure(turn: JobTurn, error: ErrorInfo, { taskIndex, taskManagerId }: FailureSite): void {
@@ -46,46 +53,112 @@ function recordFailure(turn: JobTurn, error: ErrorInfo, { taskIndex, taskManager
 
 const STATUS_OF = { restart: 'RESTARTING', fail: 'FAILING', cancel: 'CANCELLING' } as const;
 
-/** Ends everything that runs, then goes on as `then` says. */
-export function stop(turn: JobTurn, then: StopReason, reason: string, wait: 'registering' | 'ending' = 'ending'): void {
+/** Ends what runs of the regions, then goes on as `then` says. */
+export function stop(
+  turn: JobTurn,
+  then: StopReason,
+  reason: string,
+  regions: ReadonlySet<number> | 'all',
+  wait: 'registering' | 'ending' = 'ending',
+): void {
   const { job } = turn.context;
   const { phase } = turn.state;
   assert(phase.kind !== 'ended', 'J3: terminal is terminal');
+  const joining = then.kind === 'restart' && regions !== 'all' ? regions : allRegions(turn);
+  turn.set({ restarting: new Set([...turn.state.restarting, ...joining]) });
   if (phase.kind === 'stopping') {
-    // The tasks are being ended already; only what follows is another.
-    turn.enter({ ...phase, then }, STATUS_OF[then.kind]);
+    const next = stronger(phase.then, then);
+    turn.enter({ ...phase, then: next }, STATUS_OF[next.kind]);
     if (phase.wait !== 'overdue') turn.wakeIn(job.cancelTimeoutMs);
-    stopped(turn);
-    return;
+  } else {
+    if (phase.kind === 'acquiring' && phase.request !== undefined)
+      turn.emit({ kind: 'abandonRequest', request: phase.request.id });
+    turn.enter({ kind: 'stopping', then, wait }, STATUS_OF[then.kind]);
+    turn.wakeIn(wait === 'registering' ? job.registrationGraceMs : job.cancelTimeoutMs);
   }
-  if (phase.kind === 'acquiring' && phase.request !== undefined) {
-    turn.emit({ kind: 'abandonRequest', request: phase.request.id });
-  }
-  if (phase.kind === 'executing') turn.emit({ kind: 'stopCheckpoints', reason });
-  turn.enter({ kind: 'stopping', then, wait }, STATUS_OF[then.kind]);
-  turn.wakeIn(wait === 'registering' ? job.registrationGraceMs : job.cancelTimeoutMs);
-  for (const held of turn.state.slots.values()) endTasks(turn, held, reason);
+  const at = turn.effects.length;
+  endRestarting(turn, reason);
+  // Before the tasks end: only now is it known how many do.
+  if (phase.kind === 'executing')
+    turn.effects.splice(at, 0, { kind: 'stopCheckpoints', reason, partly: isPartial(turn) });
   stopped(turn);
 }
 
+/** To end the job outweighs to restart it. */
+function stronger(a: StopReason, b: StopReason): StopReason {
+  if (b.kind !== 'restart') return b;
+  if (a.kind !== 'restart') return a;
+  return { kind: 'restart', restartAtMs: Math.max(a.restartAtMs, b.restartAtMs) };
+}
+
+/** Ends the tasks of all that restarts. A slot that has to be taken away takes the other regions in it along. */
+function endRestarting(turn: JobTurn, reason: string): void {
+  for (;;) {
+    const before = turn.state.restarting.size;
+    for (const held of [...turn.state.slots.values()]) endTasks(turn, held, reason);
+    if (turn.state.restarting.size === before) return;
+  }
+}
+
 function endTasks(turn: JobTurn, held: HeldSlot, reason: string): void {
-  const { allocationId } = held.slot;
-  const inSlot = [...turn.state.tasks.entries()].filter(([, task]) => task.attempt?.allocationId === allocationId);
+  const inSlot = tasksOf(turn, held.slot);
+  const ending = inSlot.filter((index) => isRestarting(turn, index));
+  const shared = inSlot.some((index) => !isRestarting(turn, index) && isLive(present(turn.state.tasks[index], 'task')));
+  const attemptOf = (index: number) => turn.state.tasks[index]?.attempt;
   // A cancellation could overtake tasks that nobody has confirmed to have arrived: only taking the slot
-  // away is sure to end them. And a slot whose task failed may hold what the failure left behind.
-  const failed = inSlot.some(([, task]) => task.state === 'FAILED');
-  if (held.use === 'sent' || (held.use === 'busy' && failed)) {
-    turn.release([held.slot], reason);
+  // away is sure to end them. And a slot whose task failed may hold what the failure left behind, unless
+  // others still run there.
+  const unsure = held.use === 'sent' && ending.some((index) => attemptOf(index)?.deployment === held.sent);
+  const failed = ending.some((index) => turn.state.tasks[index]?.state === 'FAILED');
+  if (unsure || (held.use === 'busy' && failed && !shared)) {
+    giveBack(turn, [held], reason);
     return;
   }
   const attemptIds: AttemptId[] = [];
-  for (const [index, task] of inSlot) {
-    if (task.attempt === undefined || !isLive(task)) continue;
+  for (const index of ending) {
+    const task = turn.state.tasks[index];
+    if (task?.attempt === undefined || !isLive(task) || task.state === 'CANCELING') continue;
     attemptIds.push(task.attempt.attemptId);
     turn.setTask(index, advance(task, 'CANCELING', turn.context.wallMs));
   }
-  if (attemptIds.length === 0) turn.setSlot({ ...held, use: 'idle' });
-  else turn.emit({ kind: 'cancelTasks', slot: held.slot, attemptIds });
+  if (attemptIds.length > 0) turn.emit({ kind: 'cancelTasks', slot: held.slot, attemptIds });
+  else if (!inSlot.some((index) => isLive(present(turn.state.tasks[index], 'task')))) turn.setSlot(idle(held));
+}
+
+function idle({ slot, slotNumber }: HeldSlot): HeldSlot {
+  return { slot, slotNumber, use: 'idle' };
+}
+
+/** Gives slots back; whatever runs there, of whichever region, is over and restarts. */
+function giveBack(turn: JobTurn, held: readonly HeldSlot[], reason: string): void {
+  const ended = held
+    .flatMap(({ slot }) => tasksOf(turn, slot))
+    .filter((index) => isLive(present(turn.state.tasks[index], 'task')));
+  turn.set({ restarting: new Set([...turn.state.restarting, ...regionsOf(turn, ended)]) });
+  turn.release(
+    held.map(({ slot }) => slot),
+    reason,
+  );
+}
+
+/** As `giveBack`, while stopping: what the slots take along is ended in the other slots, too. */
+export function takeAway(turn: JobTurn, held: readonly HeldSlot[], reason: string): void {
+  if (held.length === 0) return;
+  giveBack(turn, held, reason);
+  endRestarting(turn, reason);
+}
+
+/** Slots in which something of what restarts has not ended. */
+export function slotsWithLiveTasks(turn: JobTurn): readonly HeldSlot[] {
+  return [...turn.state.slots.values()].filter(({ slot }) =>
+    tasksOf(turn, slot).some((index) => isRestarting(turn, index) && isLive(present(turn.state.tasks[index], 'task'))),
+  );
+}
+
+/** Gives back the held slots in which nothing runs. */
+export function releaseIdle(turn: JobTurn, reason: string): void {
+  const live = (index: number) => isLive(present(turn.state.tasks[index], 'task'));
+  releaseHeld(turn, ({ slot }) => !tasksOf(turn, slot).some(live), reason);
 }
 
 /** Gives back the held slots that `which` picks. */
@@ -113,9 +186,9 @@ export function endAttempts(
 
 /** Called after anything may have ended: goes on when nothing runs any more. */
 export function stopped(turn: JobTurn): void {
-  const { phase, tasks, releasing } = turn.state;
+  const { phase, releasing } = turn.state;
   if (phase.kind !== 'stopping' || phase.wait === 'registering') return;
-  if (tasks.some(isLive) || releasing.size > 0) return;
+  if (restartingAlive(turn) || releasing.size > 0) return;
   const { then } = phase;
   switch (then.kind) {
     case 'restart': {
@@ -140,7 +213,7 @@ export function stopped(turn: JobTurn): void {
 /** J5: nothing runs. */
 export function end(turn: JobTurn, status: 'FINISHED' | 'CANCELED' | 'FAILED', error: ErrorInfo | undefined): void {
   assert(!turn.state.tasks.some(isLive), 'J5: a job ends when nothing of it runs');
-  turn.emit({ kind: 'stopCheckpoints', reason: `the job is ${status}` });
+  turn.emit({ kind: 'stopCheckpoints', reason: `the job is ${status}`, partly: false });
   turn.state.tasks.forEach((task, index) => {
     turn.setTask(index, advance(task, 'CANCELED', turn.context.wallMs));
   });

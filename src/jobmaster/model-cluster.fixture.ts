@@ -10,6 +10,7 @@ import {
   asAllocationId,
   asTaskManagerId,
   type AttemptId,
+  compareDeployments,
   type DeploymentId,
   type FencingToken,
   type JobId,
@@ -110,8 +111,8 @@ export class ModelWorker {
         for (const [attemptId, attempt] of this.attempts) if (attempt.endOfData) this.set(attemptId, 'FINISHED');
         return {};
       },
-      notifyCheckpointAborted: async ({ checkpointId }) => {
-        await call(`aborted ${checkpointId}`);
+      notifyCheckpointAborted: async ({ checkpointId, andOlder }) => {
+        await call(`aborted ${andOlder === true ? 'up to ' : ''}${checkpointId}`);
         return {};
       },
     };
@@ -121,8 +122,14 @@ export class ModelWorker {
     if (!this.allocations.has(deployment.allocationId)) throw new MillraceError('NOT_FOUND', 'no such allocation');
     this.deployments.push(deployment);
     const { jobId, allocationId } = deployment;
-    // As a real worker: older tasks of a slot end before newer ones begin.
-    for (const [id, attempt] of this.attempts) if (attempt.allocationId === allocationId) this.set(id, 'CANCELED');
+    // As a real worker: older attempts of a subtask end before newer ones begin, and what is over altogether.
+    const subtasks = new Set(deployment.tasks.map(({ vertexId, subtaskIndex }) => `${vertexId} ${subtaskIndex}`));
+    const floor = deployment.oldestLive ?? deployment.deployment;
+    for (const [id, attempt] of this.attempts) {
+      const over = compareDeployments(attempt.deployment, floor) < 0;
+      const replaced = subtasks.has(`${attempt.task.vertexId} ${attempt.task.subtaskIndex}`);
+      if (attempt.allocationId === allocationId && (over || replaced)) this.set(id, 'CANCELED');
+    }
     for (const task of deployment.tasks) {
       const base = { jobId, allocationId, deployment: deployment.deployment, task };
       this.attempts.set(task.attemptId, { ...base, state: 'DEPLOYING', endOfData: false });
@@ -217,6 +224,7 @@ export class ModelCluster implements SlotProvider {
     const refuse = () => Promise.reject(new FencedError(`${token} no longer leads`));
     return {
       requestSlots: (request) => (leads() ? this.requestSlots(request, leads) : refuse()),
+      claimSlots: (jobId, ids) => (leads() ? this.claimSlots(jobId, ids) : []),
       releaseSlots: (jobId, ids, reason) => (leads() ? this.releaseSlots(jobId, ids, reason) : Promise.resolve()),
       releaseJob: (jobId) => (leads() ? this.releaseJob(jobId) : Promise.resolve()),
       subscribe: (listener) => this.subscribe((event) => leads() && listener(event)),
@@ -287,6 +295,16 @@ export class ModelCluster implements SlotProvider {
     });
   }
 
+  claimSlots(jobId: JobId, allocationIds: readonly AllocationId[]): readonly Slot[] {
+    return this.workers.flatMap((worker) =>
+      [...worker.allocations].flatMap(([allocationId, { slotIndex, jobId: holder }]) =>
+        worker.alive && holder === jobId && allocationIds.includes(allocationId)
+          ? [this.slot(worker, slotIndex, allocationId)]
+          : [],
+      ),
+    );
+  }
+
   async releaseSlots(_jobId: JobId, allocationIds: readonly AllocationId[], reason: string): Promise<void> {
     for (const allocationId of allocationIds) {
       this.released.push(reason);
@@ -353,6 +371,10 @@ export class ModelCluster implements SlotProvider {
   grant(worker: ModelWorker, slotIndex: number, jobId: JobId): Slot {
     const allocationId = asAllocationId((++this.allocations).toString(16).padStart(32, '0'));
     worker.allocations.set(allocationId, { slotIndex, jobId });
+    return this.slot(worker, slotIndex, allocationId);
+  }
+
+  private slot(worker: ModelWorker, slotIndex: number, allocationId: AllocationId): Slot {
     return {
       allocationId,
       taskManagerId: worker.id,

@@ -23,7 +23,26 @@ export type RestartDecision =
   | { readonly kind: 'restart'; readonly delayMs: number }
   | { readonly kind: 'give-up'; readonly reason: string };
 
+/**
+ * After a failure that is not the job's own, a lost worker, nothing is gained by waiting. The second within this
+ * time waits all the same: a job may be what kills its workers.
+ */
+const LOST_WORKER_QUIET_MS = 10_000;
+
 export function decideRestart(
+  config: RestartStrategyConfig,
+  history: RestartHistory,
+  failure: { readonly nowMs: number; readonly lostWorker: boolean },
+  random: Random,
+): { readonly history: RestartHistory; readonly decision: RestartDecision } {
+  const { nowMs, lostWorker } = failure;
+  const decided = byStrategy(config, history, nowMs, random);
+  const lastMs = history.recentMs.at(-1) ?? Number.NEGATIVE_INFINITY;
+  if (!lostWorker || decided.decision.kind === 'give-up' || nowMs - lastMs < LOST_WORKER_QUIET_MS) return decided;
+  return { ...decided, decision: { kind: 'restart', delayMs: 0 } };
+}
+
+function byStrategy(
   config: RestartStrategyConfig,
   history: RestartHistory,
   nowMs: number,

@@ -1,19 +1,20 @@
 import type { Slot } from '../contracts/slots.ts';
 import type { AttemptId, DeploymentId } from '../kernel/ids.ts';
-import { deploymentId, newAttemptId } from '../kernel/ids.ts';
+import { compareDeployments, deploymentId, newAttemptId } from '../kernel/ids.ts';
 import { assert, present } from '../kernel/assert.ts';
-import type { HeldSlot, RestorePoint, TaskState } from './job-state.ts';
+import type { RestorePoint, TaskState } from './job-state.ts';
 import type { JobTurn } from './job-turn.ts';
+import { isRestarting, restartingAlive } from './regions.ts';
 import { isLive, NEW_TASK } from './task-states.ts';
 
 /** Asks for the slots that are missing and deploys once all are there. */
 export function acquire(turn: JobTurn, restore: RestorePoint): void {
   const { job } = turn.context;
-  const { phase, status, slots, tasks, requests } = turn.state;
-  assert(!tasks.some(isLive), 'J2: slots are asked for only when no attempt is alive');
+  const { phase, status, slots, requests } = turn.state;
+  assert(!restartingAlive(turn), 'J2: slots are asked for only when no attempt is alive');
   if (phase.kind !== 'acquiring') schedule(turn);
-  const next = status === 'INITIALIZING' ? 'CREATED' : status;
-  const count = job.slotsNeeded - slots.size;
+  const next = status === 'INITIALIZING' || status === 'RECONCILING' ? 'CREATED' : status;
+  const count = missingSlots(turn).length;
   if (count === 0) {
     turn.enter({ kind: 'acquiring', restore, request: undefined }, next);
     deployWhenReady(turn);
@@ -26,44 +27,59 @@ export function acquire(turn: JobTurn, restore: RestorePoint): void {
   turn.emit({ kind: 'requestSlots', request: request.id, count, timeoutMs });
 }
 
+/** Numbers of slots that something needs and nobody has, ascending. */
+function missingSlots(turn: JobTurn): readonly number[] {
+  const needed = new Set<number>();
+  turn.context.job.tasks.forEach(({ slot }, index) => {
+    const task = turn.state.tasks[index];
+    if (isRestarting(turn, index) || (task !== undefined && isLive(task))) needed.add(slot);
+  });
+  for (const { slotNumber } of turn.state.slots.values()) needed.delete(slotNumber);
+  return [...needed].sort((a, b) => a - b);
+}
+
 /** New slots take the slot numbers that nobody has. */
 export function fillSlots(turn: JobTurn, granted: readonly Slot[]): void {
   const held = new Map(turn.state.slots);
-  const taken = new Set([...held.values()].map((slot) => slot.slotNumber));
-  let slotNumber = 0;
-  for (const slot of granted) {
-    while (taken.has(slotNumber)) slotNumber++;
-    taken.add(slotNumber);
-    assert(slotNumber < turn.context.job.slotsNeeded, 'no more slots than the job needs');
-    held.set(slot.allocationId, { slot, slotNumber, use: 'idle' });
-  }
+  const missing = missingSlots(turn);
+  granted.forEach((slot, i) => {
+    held.set(slot.allocationId, { slot, slotNumber: present(missing[i], 'number of a granted slot'), use: 'idle' });
+  });
   turn.set({ slots: held });
 }
 
 /** J2: waits until whatever was given back, leftovers of older terms included, has ended. */
 export function deployWhenReady(turn: JobTurn): void {
-  const { phase, releasing, deployments, slots } = turn.state;
+  const { phase, releasing, deployments, slots, restarting } = turn.state;
   if (phase.kind !== 'acquiring' || phase.request !== undefined || releasing.size > 0) return;
   const { job, random } = turn.context;
-  assert(slots.size === job.slotsNeeded, 'a deployment has all its slots');
+  assert(missingSlots(turn).length === 0, 'a deployment has all its slots');
+  assert(!restartingAlive(turn), 'J2: nothing of an older deployment is alive');
   const bySlotNumber = new Map<number, Slot>();
-  for (const { slot, slotNumber, use } of slots.values()) {
-    assert(use === 'idle', 'J2: slots are idle');
-    bySlotNumber.set(slotNumber, slot);
-  }
+  for (const { slot, slotNumber } of slots.values()) bySlotNumber.set(slotNumber, slot);
   const deployment = deploymentId(job.token, deployments + 1);
-  const indexOf = new Map<AttemptId, number>();
+  const sent = new Map(slots);
   const tasks = turn.state.tasks.map((task, index): TaskState => {
-    const attemptId = newAttemptId(random);
-    indexOf.set(attemptId, index);
-    const slot = present(bySlotNumber.get(present(job.tasks[index], 'task').slot), 'slot of the task');
-    return deploying(turn, task, slot, { attemptId, deployment });
+    if (!isRestarting(turn, index)) return task;
+    const { slot: slotNumber } = present(job.tasks[index], 'task');
+    const slot = present(bySlotNumber.get(slotNumber), 'slot of the task');
+    sent.set(slot.allocationId, { slot, slotNumber, use: 'sent', sent: deployment });
+    return deploying(turn, task, slot, { attemptId: newAttemptId(random), deployment });
   });
-  const sent = new Map([...slots].map(([id, held]): [typeof id, HeldSlot] => [id, { ...held, use: 'sent' }]));
-  turn.set({ deployments: deployments + 1, tasks, indexOf, slots: sent });
+  let oldestLive = deployment;
+  for (const { attempt } of tasks)
+    if (attempt !== undefined && compareDeployments(attempt.deployment, oldestLive) < 0)
+      oldestLive = attempt.deployment;
+  turn.set({ deployments: deployments + 1, tasks, indexOf: indexAttempts(tasks), slots: sent, restarting: new Set() });
   const { restore } = phase;
   turn.enter({ kind: 'executing', deployment }, 'RUNNING');
-  turn.emit({ kind: 'deploy', deployment, restore });
+  turn.emit({ kind: 'deploy', deployment, restore, regions: restarting, oldestLive });
+}
+
+export function indexAttempts(tasks: readonly TaskState[]): ReadonlyMap<AttemptId, number> {
+  return new Map(
+    tasks.flatMap(({ attempt }, index) => (attempt === undefined ? [] : [[attempt.attemptId, index] as const])),
+  );
 }
 
 function deploying(
@@ -83,16 +99,13 @@ function deploying(
   };
 }
 
-/** The past attempts are history: every task waits for a slot. */
+/** The past attempts of what restarts are history: each such task waits for a slot. */
 function schedule(turn: JobTurn): void {
   const { wallMs } = turn.context;
-  const tasks = turn.state.tasks.map(
-    ({ lastAttemptNumber }): TaskState => ({
-      ...NEW_TASK,
-      state: 'SCHEDULED',
-      lastAttemptNumber,
-      enteredMs: { CREATED: wallMs, SCHEDULED: wallMs },
-    }),
-  );
-  turn.set({ tasks, indexOf: new Map() });
+  const tasks = turn.state.tasks.map((task, index): TaskState => {
+    if (!isRestarting(turn, index)) return task;
+    const { lastAttemptNumber } = task;
+    return { ...NEW_TASK, state: 'SCHEDULED', lastAttemptNumber, enteredMs: { CREATED: wallMs, SCHEDULED: wallMs } };
+  });
+  turn.set({ tasks, indexOf: indexAttempts(tasks) });
 }

@@ -9,6 +9,10 @@ export function waitingText(
 ): string | undefined {
   const { phase, tasks, releasing } = state;
   switch (phase.kind) {
+    case 'adopting':
+      if (phase.reason !== undefined)
+        return `its tasks run; trying again to read its checkpoint (failed ${times(phase.failures)}): ${phase.reason}`;
+      return `its tasks run; looking for them on the workers (found ${phase.found.size} of ${tasks.length})`;
     case 'restoring':
       return 'reading the newest checkpoint';
     case 'restoreBackoff':

@@ -4,9 +4,12 @@ import type { WorkerReport } from '../contracts/task-manager-gateway.ts';
 import { taskKey } from '../graph/execution-graph.ts';
 import type { ErrorInfo } from '../kernel/errors.ts';
 import type { AllocationId, AttemptId, TaskManagerId } from '../kernel/ids.ts';
+import type { Slot } from '../contracts/slots.ts';
+import { forgetWorker, foundOnWorker, foundReport } from './adoption.ts';
 import { acquire, deployWhenReady } from './slot-acquisition.ts';
 import { endAttempts, end, failover, stopped } from './job-transitions.ts';
 import type { JobTurn } from './job-turn.ts';
+import { busy, isRestarting, regionsOf } from './regions.ts';
 import { advance, isLive } from './task-states.ts';
 
 /**
@@ -20,9 +23,12 @@ const LOST_MAX = 256;
 
 /** A worker's word on one attempt. */
 export function taskReported(turn: JobTurn, report: AttemptReport): void {
+  if (turn.state.phase.kind === 'adopting') {
+    foundReport(turn, turn.state.phase, report);
+    return;
+  }
   const index = turn.state.indexOf.get(report.attemptId);
-  if (index === undefined) return;
-  applyReport(turn, index, report);
+  if (index !== undefined) applyReport(turn, index, report);
 }
 
 function applyReport(turn: JobTurn, index: number, report: AttemptReport): void {
@@ -30,7 +36,7 @@ function applyReport(turn: JobTurn, index: number, report: AttemptReport): void 
   if (task?.attempt === undefined) return;
   const held = turn.state.slots.get(task.attempt.allocationId);
   // Whoever speaks of an attempt has received it.
-  if (held?.use === 'sent') turn.setSlot({ ...held, use: 'busy' });
+  if (held?.use === 'sent' && held.sent === task.attempt.deployment) turn.setSlot(busy(held));
   let next = advance(task, report.state, turn.context.wallMs); // J4
   if (report.endOfData && !next.endOfData) next = { ...next, endOfData: true };
   if (next.missing > 0) next = { ...next, missing: 0 };
@@ -43,29 +49,25 @@ function attemptEnded(turn: JobTurn, index: number, error: ErrorInfo | undefined
   const task = tasks[index];
   if (task?.attempt === undefined) return;
   const { allocationId } = task.attempt;
-  if (phase.kind === 'executing') {
-    switch (task.state) {
-      case 'FINISHED':
-        if (tasks.every((other) => other.state === 'FINISHED')) end(turn, 'FINISHED', undefined);
-        return;
-      case 'FAILED':
-        failover(turn, error ?? { code: 'INTERNAL', message: 'the task failed without a reason' }, {
-          taskIndex: index,
-        });
-        return;
-      default: {
-        const message = `${turn.context.job.tasks[index]?.name ?? 'a task'} was ended by its worker`;
-        failover(turn, error ?? { code: 'UNAVAILABLE', message }, { taskIndex: index });
-        return;
-      }
+  if (!isRestarting(turn, index)) {
+    if (task.state === 'FINISHED') {
+      if (tasks.every((other) => other.state === 'FINISHED')) end(turn, 'FINISHED', undefined);
+      return;
     }
+    const name = turn.context.job.tasks[index]?.name ?? 'a task';
+    const unexplained: ErrorInfo =
+      task.state === 'FAILED'
+        ? { code: 'INTERNAL', message: 'the task failed without a reason' }
+        : { code: 'UNAVAILABLE', message: `${name} was ended by its worker` };
+    failover(turn, error ?? unexplained, { taskIndex: index }, regionsOf(turn, [index]));
+    return;
   }
   if (phase.kind !== 'stopping') return;
   const held = turn.state.slots.get(allocationId);
   const inSlot = tasks.filter((other) => other.attempt?.allocationId === allocationId);
   if (held !== undefined && !inSlot.some(isLive)) {
     if (inSlot.some((other) => other.state === 'FAILED')) turn.release([held.slot], 'a task failed there');
-    else turn.setSlot({ ...held, use: 'idle' });
+    else turn.setSlot({ slot: held.slot, slotNumber: held.slotNumber, use: 'idle' });
   }
   stopped(turn);
 }
@@ -73,10 +75,14 @@ function attemptEnded(turn: JobTurn, index: number, error: ErrorInfo | undefined
 /** A worker has registered or answered a heartbeat: reconciles what it holds with what it should. */
 export function workerReported(
   turn: JobTurn,
-  event: { readonly registered: boolean; readonly report: WorkerReport },
+  event: { readonly registered: boolean; readonly report: WorkerReport; readonly claimed?: readonly Slot[] },
 ): void {
   const { report } = event;
   const { taskManagerId } = report;
+  if (turn.state.phase.kind === 'adopting') {
+    foundOnWorker(turn, turn.state.phase, report, event.claimed ?? []);
+    return;
+  }
   if (event.registered && turn.state.lost.has(taskManagerId)) {
     const lost = new Set(turn.state.lost);
     lost.delete(taskManagerId);
@@ -161,6 +167,7 @@ export function workerLost(
 ): void {
   const { taskManagerId } = event;
   const before = turn.state.slots.size;
+  if (turn.state.phase.kind === 'adopting') forgetWorker(turn, turn.state.phase, taskManagerId);
   turn.set({
     lost: new Set([...[...turn.state.lost].slice(1 - LOST_MAX), taskManagerId]),
     slots: new Map([...turn.state.slots].filter(([, held]) => held.slot.taskManagerId !== taskManagerId)),
@@ -168,9 +175,11 @@ export function workerLost(
   });
   const ended = endAttempts(turn, (attempt) => attempt.taskManagerId === taskManagerId, 'FAILED');
   const { phase } = turn.state;
-  if (phase.kind === 'executing' && ended.length > 0) {
+  const unexpected = ended.filter((index) => !isRestarting(turn, index));
+  if (unexpected.length > 0) {
     const message = `worker ${taskManagerId} is lost: ${event.reason}`;
-    failover(turn, { code: 'UNAVAILABLE', message }, { taskIndex: ended[0], taskManagerId });
+    const site = { taskIndex: unexpected[0], taskManagerId };
+    failover(turn, { code: 'UNAVAILABLE', message }, site, regionsOf(turn, unexpected));
     return;
   }
   stopped(turn);

@@ -8,6 +8,7 @@ import { JobMaster } from '../jobmaster/job-master.ts';
 import { NotLeaderError } from '../kernel/errors.ts';
 import type { FencingToken } from '../kernel/ids.ts';
 import { BackgroundTasks } from '../kernel/lifecycle.ts';
+import type { KnownWorker } from '../resourcemanager/known-workers.ts';
 import { ResourceManager } from '../resourcemanager/resource-manager.ts';
 import type { TaskManagerConnection } from '../resourcemanager/registered-worker.ts';
 import type { ProcessDeps } from './open-stores.ts';
@@ -20,10 +21,12 @@ export interface LeaderRoleDeps extends ProcessDeps {
   readonly connectWorker: (rpcAddress: string, token: FencingToken) => TaskManagerConnection;
   /** Told of every change, for people. */
   readonly onChange: (
-    kind: 'granted' | 'suspended' | 'resumed' | 'revoked',
+    kind: 'granted' | 'suspended' | 'resumed' | 'revoked' | 'not-adopted',
     token: FencingToken,
     reason: string,
   ) => void;
+  /** Workers known from before the term; absent where there is no directory of them. */
+  readonly knownWorkers?: () => readonly KnownWorker[];
 }
 
 export interface LeaderRoleOptions {
@@ -32,7 +35,14 @@ export interface LeaderRoleOptions {
   readonly spreadOut: boolean;
   readonly slotRequestTimeoutMs: number;
   readonly cancelTimeoutMs: number;
+  /** `jobmaster.failover` */
+  readonly failover?: 'adopt' | 'restart';
+  /** `jobmaster.adoption-timeout` */
+  readonly adoptionTimeoutMs?: number;
 }
+
+/** Events of one kind that a term tells people of; a hundred jobs must not push everything else out of the list. */
+const NOT_ADOPTED_EVENTS_MAX = 10;
 
 interface Term {
   readonly leadership: Leadership;
@@ -69,26 +79,31 @@ export class LeaderRole implements LeaderContender {
     const { token } = leadership;
     this.deps.log.info({ token: token.toString() }, 'leadership granted');
     this.deps.onChange('granted', token, 'won the election');
+    const { adoptionTimeoutMs, failover = 'adopt' } = this.options;
+    const waits = adoptionTimeoutMs === undefined ? {} : { adoptionTimeoutMs, knownWorkersGraceMs: adoptionTimeoutMs };
     const abdicate = (reason: string) => leadership.abdicate(reason);
     const resources = new ResourceManager(
       {
         ...this.deps,
         connectTaskManager: (rpcAddress) => this.deps.connectWorker(rpcAddress, token),
         onFenced: (error) => abdicate(error.message),
+        isPromised: (jobId) => this.deps.dispatcher.promises(jobId),
       },
       {
         token,
         heartbeatIntervalMs: this.options.heartbeatIntervalMs,
         heartbeatTimeoutMs: this.options.heartbeatTimeoutMs,
         spreadOut: this.options.spreadOut,
+        ...waits,
       },
     );
+    let notAdopted = 0;
     this.term = { leadership, resources };
     this.deps.dispatcher.beginTerm(leadership, {
       listTaskManagers: () => resources.listTaskManagers(),
       releaseJob: (jobId) => resources.releaseJob(jobId),
       jobMasters: {
-        start: (graph, jobToken, { cancelRequested }) =>
+        start: (graph, jobToken, { cancelRequested, recovered }) =>
           JobMaster.start(
             {
               clock: this.deps.clock,
@@ -97,11 +112,17 @@ export class LeaderRole implements LeaderContender {
               slots: resources,
               checkpoints: this.deps.checkpoints,
               onFenced: abdicate,
+              onNotAdopted: (jobId, reason) => {
+                if (++notAdopted <= NOT_ADOPTED_EVENTS_MAX)
+                  this.deps.onChange('not-adopted', token, `job ${jobId}: ${reason}`);
+              },
             },
             graph,
             jobToken,
             {
               cancelRequested,
+              adopt: recovered && failover === 'adopt',
+              ...waits,
               slotRequestTimeoutMs: this.options.slotRequestTimeoutMs,
               cancelTimeoutMs: this.options.cancelTimeoutMs,
             },

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { WatchedLeaderRetrieval } from '../../ha/election/leader-retrieval.ts';
 import { ReplicaDirectory } from '../../ha/election/replica-directory.ts';
 import { ReplicaRegistration } from '../../ha/election/replica-registration.ts';
+import { WorkerDirectory } from '../../ha/election/worker-directory.ts';
 import { openHaStores } from '../../ha/stores/ha-stores.ts';
 import { IDENTITY, identityGatewaySpec } from '../contracts/identity-gateway.ts';
 import { jobManagerGatewaySpec } from '../contracts/job-manager-gateway.ts';
@@ -82,6 +83,8 @@ async function startJobManager(c: Configuration, log: Logger, version: string, s
   stack.add('leader retrieval', () => retrieval.close());
   const directory = ReplicaDirectory.start(watching);
   stack.add('replica directory', () => directory.close());
+  const workers = WorkerDirectory.start(watching);
+  stack.add('worker directory', () => workers.close());
   const events = new HaEvents({ ...deps, retrieval });
   const sweeper = stores.sweeper({ graceMs: c.gcGraceMs, intervalMs: c.gcIntervalMs });
   stack.add('sweeper', () => sweeper.close());
@@ -92,6 +95,7 @@ async function startJobManager(c: Configuration, log: Logger, version: string, s
       dispatcher,
       checkpoints: stores.checkpoints,
       sweeper,
+      knownWorkers: () => workers.list(),
       connectWorker: (rpcAddress, token) =>
         connectGateway(taskManagerGatewaySpec, 'taskmanager', rpcAddress, { ...deps, token, ...rpcTls(tls) }),
       onChange: (kind, token, reason) => events.add(kind, replicaId, token.toString(), reason),
@@ -102,6 +106,8 @@ async function startJobManager(c: Configuration, log: Logger, version: string, s
       spreadOut: c.evenlySpread,
       slotRequestTimeoutMs: c.slotRequestTimeoutMs,
       cancelTimeoutMs: c.cancellationTimeoutMs,
+      failover: c.failover,
+      adoptionTimeoutMs: c.adoptionTimeoutMs,
     },
   );
   const rpc = await RpcServer.start({ host: c.jobmanagerBindHost, port: c.jobmanagerPort, log, ...rpcTls(tls) });

@@ -1,5 +1,6 @@
 import { availableParallelism, freemem, hostname, totalmem } from 'node:os';
 import { WatchedLeaderRetrieval } from '../../ha/election/leader-retrieval.ts';
+import { registerWorker } from '../../ha/election/worker-directory.ts';
 import { ClusterKeys } from '../../ha/stores/cluster-keys.ts';
 import { jobManagerGatewaySpec } from '../contracts/job-manager-gateway.ts';
 import type { HardwareDescription } from '../contracts/task-manager-gateway.ts';
@@ -43,7 +44,8 @@ async function startTaskManager(c: Configuration, log: Logger, stack: CloseStack
   const taskManagerId = asTaskManagerId(c.taskmanagerId ?? `${hostname()}-${process.pid}-${deps.random.hex(3)}`);
   const coordination = await openCoordination(deps, c);
   stack.add('coordination', () => coordination.close());
-  const retrieval = WatchedLeaderRetrieval.start({ ...deps, coordination, keys: new ClusterKeys(c.clusterId) });
+  const keys = new ClusterKeys(c.clusterId);
+  const retrieval = WatchedLeaderRetrieval.start({ ...deps, coordination, keys });
   stack.add('leader retrieval', () => retrieval.close());
 
   const tls = internalTls(c);
@@ -106,6 +108,8 @@ async function startTaskManager(c: Configuration, log: Logger, stack: CloseStack
   );
   rpc.serve('taskmanager', taskManagerGatewaySpec, taskManager);
   stack.add('taskmanager', () => taskManager.close());
+  const registration = registerWorker({ ...deps, coordination, keys }, { taskManagerId, rpcAddress });
+  stack.add('registration', () => registration.close());
   log.info({ taskManagerId, rpcAddress, slots: c.slots }, 'taskmanager started');
 }
 

@@ -152,6 +152,19 @@ export class RegisteredWorker {
     }
   }
 
+  /** Takes over what an earlier term left with the job, under its own id (R2: the worker has said that it is so). */
+  claim(jobId: JobId, allocationIds: readonly AllocationId[]): Slot[] {
+    if (this.gone) return [];
+    const { taskManagerId, dataHost: host } = this.registration;
+    return this.records.flatMap((record, slotIndex) => {
+      if (record.kind !== 'held' && record.kind !== 'allocated') return [];
+      const { allocationId, dataAddress } = record;
+      if (record.jobId !== jobId || !allocationIds.includes(allocationId) || dataAddress === undefined) return [];
+      if (record.kind === 'held') this.set(slotIndex, { kind: 'allocated', allocationId, jobId, dataAddress });
+      return [{ allocationId, taskManagerId, slotIndex, host, dataAddress, gateway: this.gateway }];
+    });
+  }
+
   holds(jobId: JobId, allocationId: AllocationId): boolean {
     return this.records.some(
       (record) => record.kind !== 'free' && record.jobId === jobId && record.allocationId === allocationId,

@@ -15,6 +15,7 @@ import type { Logger } from '../kernel/log.ts';
 import type { Random } from '../kernel/random.ts';
 import { HeartbeatMonitor } from './heartbeat-monitor.ts';
 import { type FreeSlot, matchSlots, pickSlots } from './match-slots.ts';
+import { type KnownWorker, KnownWorkers } from './known-workers.ts';
 import { RegisteredWorker, type TaskManagerConnection } from './registered-worker.ts';
 import { SlotWaiter, withdrawn } from './slot-waiter.ts';
 
@@ -26,6 +27,13 @@ export interface ResourceManagerDeps {
   readonly connectTaskManager: (rpcAddress: string) => TaskManagerConnection;
   /** A worker has seen a newer leader: this one should find out whether it still leads. */
   readonly onFenced?: (error: Error) => void;
+  /**
+   * The workers that were there before this term. They are given a moment to register before slots are given out
+   * and jobs decide what is missing. Absent: nobody knows, so each job waits for its own time.
+   */
+  readonly knownWorkers?: () => readonly KnownWorker[];
+  /** Whether a job is to run, whoever its master is: its slots are kept for it. Default: no. */
+  readonly isPromised?: (jobId: JobId) => boolean;
 }
 
 export interface ResourceManagerOptions {
@@ -40,6 +48,8 @@ export interface ResourceManagerOptions {
    * they are freed. Default 10 s.
    */
   readonly unclaimedGraceMs?: number;
+  /** How long known workers are waited for. Default 2 s. */
+  readonly knownWorkersGraceMs?: number;
   /** See {@link matchSlots}. Default 30 s. */
   readonly patienceMs?: number;
 }
@@ -66,6 +76,7 @@ export class ResourceManager
   private readonly resumed = new Set<() => void>();
   private readonly background: BackgroundTasks;
   private readonly sweeping: Timer;
+  private readonly known: KnownWorkers | undefined;
   private cooling: Timer | undefined;
   private suspended = false;
   private closed = false;
@@ -77,6 +88,7 @@ export class ResourceManager
   ) {
     this.background = new BackgroundTasks(deps.log);
     this.sweeping = every(deps.clock, Math.max(10, this.graceMs / 4), () => this.sweep());
+    this.known = this.expectKnownWorkers();
   }
 
   async registerTaskManager(
@@ -132,6 +144,11 @@ export class ResourceManager
     return waiter.promise;
   }
 
+  claimSlots(jobId: JobId, allocationIds: readonly AllocationId[]): readonly Slot[] {
+    if (this.closed) return [];
+    return [...this.workers.values()].flatMap(({ worker }) => worker.claim(jobId, allocationIds));
+  }
+
   async releaseSlots(jobId: JobId, allocationIds: readonly AllocationId[], reason: string): Promise<void> {
     if (this.closed) return;
     const freed: Promise<void>[] = [];
@@ -159,6 +176,7 @@ export class ResourceManager
     this.listeners.add(entry);
     for (const [taskManagerId, { worker }] of this.workers)
       this.deliver(entry, { kind: 'registered', taskManagerId, report: worker.presentReport() });
+    if (this.known?.settled === true) this.deliver(entry, { kind: 'settled' });
     return () => void this.listeners.delete(entry);
   }
 
@@ -192,6 +210,7 @@ export class ResourceManager
     if (this.closed) return;
     this.closed = true;
     this.sweeping.cancel();
+    this.known?.close();
     this.cooling?.cancel();
     for (const waiter of [...this.waiters])
       waiter.reject(new MillraceError('CLOSED', 'the resource manager was closed'));
@@ -243,6 +262,8 @@ export class ResourceManager
           }
           worker.heard(report, askedAt);
           this.emit({ kind: 'reported', taskManagerId, report });
+          // Not before: only a worker that was reached gets new tasks.
+          this.known?.seen(taskManagerId);
           this.schedule();
         },
         dead: (reason) => this.lose(taskManagerId, reason),
@@ -263,6 +284,7 @@ export class ResourceManager
     this.background.run('close connection to lost worker', () => entry.worker.close());
     this.deps.log.warn({ taskManagerId, reason }, 'worker lost');
     this.emit({ kind: 'lost', taskManagerId, reason });
+    this.known?.seen(taskManagerId);
     this.schedule();
   }
 
@@ -311,10 +333,34 @@ export class ResourceManager
     });
   }
 
+  private expectKnownWorkers(): KnownWorkers | undefined {
+    const { clock, log, connectTaskManager, knownWorkers } = this.deps;
+    if (knownWorkers === undefined) return undefined;
+    const { heartbeatIntervalMs: intervalMs, heartbeatTimeoutMs: timeoutMs, knownWorkersGraceMs } = this.options;
+    return new KnownWorkers(
+      {
+        ...{ clock, log, background: this.background, connect: connectTaskManager },
+        suspended: () => this.suspended,
+        fenced: (taskManagerId, error) => this.onFenced(taskManagerId, error),
+        settled: () => this.onSettled(),
+      },
+      knownWorkers(),
+      { intervalMs, timeoutMs, graceMs: knownWorkersGraceMs ?? 2_000 },
+    );
+  }
+
+  private onSettled(): void {
+    this.emit({ kind: 'settled' });
+    // Not at once: the jobs that hear of it take over or give back what they found.
+    queueMicrotask(() => this.schedule());
+  }
+
   private sweep(): void {
     if (this.suspended) return;
     for (const { worker } of this.workers.values())
       for (const { jobId, allocationId } of worker.unclaimed(this.graceMs)) {
+        // Its master has not started yet (its graph cannot be read): its tasks run on meanwhile.
+        if (this.deps.isPromised?.(jobId) === true) continue;
         this.deps.log.info({ taskManagerId: worker.id, jobId, allocationId }, 'unclaimed slot is freed');
         this.freeInBackground(worker, allocationId, 'no job of the present leader claims it');
       }
@@ -340,6 +386,11 @@ export class ResourceManager
   /** Grants what can be granted now. Called after everything that may have freed a slot or added a request. */
   private schedule(): void {
     if (this.suspended || this.closed || this.waiters.size === 0) return;
+    // The first to register after a takeover must not get everything.
+    if (this.known?.settled === false) {
+      this.tellWaiting();
+      return;
+    }
     const waiting = [...this.waiters].filter((waiter) => !waiter.granting);
     const byId = new Map(waiting.map((waiter) => [waiter.id, waiter]));
     const matches = matchSlots(

@@ -31,6 +31,8 @@ export type SlotRecord =
       readonly kind: 'held';
       readonly allocationId: AllocationId;
       readonly jobId: JobId;
+      /** Undefined while the slot starts or ends. */
+      readonly dataAddress: DataAddress | undefined;
       readonly sinceMs: number;
       readonly changed: number;
     }
@@ -52,6 +54,12 @@ export function reconcileSlot(record: SlotRecord, report: SlotReport | undefined
   if (record.kind === 'allocating' || record.kind === 'freeing') return record;
   const said = report?.allocation;
   if (said === undefined) return record.kind === 'free' ? record : { kind: 'free', changed: time.change };
-  if (record.kind !== 'free' && record.allocationId === said.allocationId) return record;
-  return { kind: 'held', ...said, sinceMs: time.nowMs, changed: time.change };
+  if (record.kind !== 'free' && record.allocationId === said.allocationId) {
+    // Found while it started.
+    return record.kind === 'held' && record.dataAddress === undefined && said.dataAddress !== undefined
+      ? { ...record, dataAddress: said.dataAddress, changed: time.change }
+      : record;
+  }
+  const { allocationId, jobId, dataAddress } = said;
+  return { kind: 'held', allocationId, jobId, dataAddress, sinceMs: time.nowMs, changed: time.change };
 }

@@ -55,6 +55,7 @@ export interface HaEvent {
     | 'suspended'
     | 'resumed'
     | 'revoked'
+    | 'not-adopted'
     | 'hand-over'
     | 'fast-takeover-off'
     | 'fast-takeover-on';

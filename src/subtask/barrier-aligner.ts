@@ -21,6 +21,8 @@ export interface BarrierAligner {
   /** The channel's producer has finished: no barrier will come from it. */
   ended(channel: number, nowMs: number): readonly AlignerEffect[];
   aborted(checkpointId: number): readonly AlignerEffect[];
+  /** Nothing up to this id will complete: their barriers change nothing any more. */
+  abortedUpTo(checkpointId: number): readonly AlignerEffect[];
 }
 
 /** Ids remembered as aborted before their barriers came. More are in flight only if a master misbehaves. */
@@ -107,6 +109,13 @@ export class ExactlyOnceAligner implements BarrierAligner {
     return [{ kind: 'unblock-all' }];
   }
 
+  abortedUpTo(checkpointId: number): readonly AlignerEffect[] {
+    this.memory.settle(checkpointId);
+    if (this.current === undefined || this.current.barrier.checkpointId > checkpointId) return NOTHING;
+    this.current = undefined;
+    return [{ kind: 'unblock-all' }];
+  }
+
   private complete({ barrier, startedMs }: Alignment, nowMs: number): readonly AlignerEffect[] {
     this.current = undefined;
     this.memory.settle(barrier.checkpointId);
@@ -148,6 +157,12 @@ export class AtLeastOnceTracker implements BarrierAligner {
   aborted(checkpointId: number): readonly AlignerEffect[] {
     this.memory.abort(checkpointId);
     this.tracked.delete(checkpointId);
+    return NOTHING;
+  }
+
+  abortedUpTo(checkpointId: number): readonly AlignerEffect[] {
+    this.memory.settle(checkpointId);
+    for (const id of this.tracked.keys()) if (id <= checkpointId) this.tracked.delete(id);
     return NOTHING;
   }
 

@@ -71,6 +71,11 @@ export class CheckpointExecutor {
     this.uploads.get(checkpointId)?.controller.abort(ABORTED_BY_MASTER);
   }
 
+  /** As `abort`, for all up to this one. */
+  abortUpTo(checkpointId: number): void {
+    for (const [id, { controller }] of this.uploads) if (id <= checkpointId) controller.abort(ABORTED_BY_MASTER);
+  }
+
   abortAll(): void {
     for (const { controller } of this.uploads.values()) controller.abort(ABORTED_BY_MASTER);
   }

@@ -115,8 +115,8 @@ export class InputGate {
     this.channel(index).input?.processed();
   }
 
-  abortCheckpoint(checkpointId: number): void {
-    this.apply(this.aligner.aborted(checkpointId));
+  abortCheckpoint(checkpointId: number, andOlder = false): void {
+    this.apply(andOlder ? this.aligner.abortedUpTo(checkpointId) : this.aligner.aborted(checkpointId));
     this.wake();
   }
 

@@ -33,6 +33,8 @@ export interface SlotRuntimePort extends Closeable {
     readonly deployment: DeploymentId;
     readonly checkpointId: number;
     readonly latestCompletedId: number | undefined;
+    /** All older ones with it. */
+    readonly andOlder?: boolean | undefined;
   }): void;
   /** Present counters and states of all attempts held, asked with each heartbeat. Never waits for user code:
    *  the threaded host answers from the last report it received. */

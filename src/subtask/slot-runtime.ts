@@ -60,8 +60,9 @@ const DEFAULT_SUBTASK_OPTIONS: SubtaskOptions = { closeTimeoutMs: 5_000, cancelG
  * One slot's engine: the data server, the run loop and the subtasks of one job's slot.
  *
  *   R1. One job for life; a slot that changes hands gets another runtime.
- *   R2. One deployment at a time: what an older one left is cancelled before a newer one begins, and
- *       an older one never comes back.
+ *   R2. One attempt at a subtask at a time: an older one is cancelled before a newer one begins, and never
+ *       comes back; nor does anything of a deployment that is over. Regions of the job that were deployed at
+ *       different times run side by side, each with its own load of the program.
  */
 export class SlotRuntime implements SlotRuntimePort {
   readonly dataAddress: DataAddress;
@@ -70,8 +71,8 @@ export class SlotRuntime implements SlotRuntimePort {
   private readonly subtaskOptions: SubtaskOptions;
   private readonly subtasks = new Map<AttemptId, Subtask>();
   private jobId: JobId | undefined;
-  private deployment: DeploymentId | undefined;
-  private program: Promise<UserProgram> | undefined;
+  /** Deployments before this one are over. */
+  private floor: DeploymentId | undefined;
   /** Submissions are handled one after the other: a newer one waits for the older's tasks to end. */
   private submitting: Promise<void> = Promise.resolve();
   private closing: Promise<void> | undefined;
@@ -137,26 +138,29 @@ export class SlotRuntime implements SlotRuntimePort {
     readonly timestampMs: number;
     readonly options: CheckpointOptions;
   }): void {
-    if (request.deployment !== this.deployment) return;
     const { checkpointId, timestampMs, options } = request;
     for (const attemptId of request.attemptIds) {
-      this.subtasks.get(attemptId)?.triggerCheckpoint({ checkpointId, timestampMs, options });
+      const subtask = this.subtasks.get(attemptId);
+      if (subtask?.deploymentId === request.deployment)
+        subtask.triggerCheckpoint({ checkpointId, timestampMs, options });
     }
   }
 
   notifyCheckpointComplete(request: { readonly deployment: DeploymentId; readonly checkpointId: number }): void {
-    if (request.deployment !== this.deployment) return;
-    for (const subtask of this.subtasks.values()) subtask.checkpointCompleted(request.checkpointId);
+    for (const subtask of this.of(request.deployment)) subtask.checkpointCompleted(request.checkpointId);
   }
 
   notifyCheckpointAborted(request: {
     readonly deployment: DeploymentId;
     readonly checkpointId: number;
     readonly latestCompletedId: number | undefined;
+    readonly andOlder?: boolean | undefined;
   }): void {
-    if (request.deployment !== this.deployment) return;
-    const { checkpointId, latestCompletedId } = request;
-    for (const subtask of this.subtasks.values()) subtask.checkpointAborted(checkpointId, latestCompletedId);
+    const { checkpointId, latestCompletedId, andOlder } = request;
+    for (const subtask of this.of(request.deployment)) {
+      if (andOlder === true) subtask.checkpointsAbortedUpTo(checkpointId, latestCompletedId);
+      else subtask.checkpointAborted(checkpointId, latestCompletedId);
+    }
   }
 
   attempts(): readonly AttemptReport[] {
@@ -173,38 +177,50 @@ export class SlotRuntime implements SlotRuntimePort {
     await this.close();
   }
 
+  /** A notice is for the tasks of its deployment: no other commits by it. */
+  private of(deployment: DeploymentId): Subtask[] {
+    return [...this.subtasks.values()].filter((subtask) => subtask.deploymentId === deployment);
+  }
+
   private async accept(request: SlotDeployment): Promise<void> {
     this.checkAcceptable(request);
     for (const task of request.tasks) checkTask(request, task);
-    if (this.deployment !== request.deployment) await this.replaceDeployment(request);
     const added = request.tasks.filter(({ attemptId }) => !this.subtasks.has(attemptId));
     if (added.length === 0) return;
-    this.program ??= this.loadProgram(request);
-    const { program } = this;
+    await this.endReplaced(request);
+    const program = this.loadProgram(request);
     const subtasks = added.map((task) => new Subtask(this.subtaskDeps, this.subtaskOptions, request, task));
     for (const subtask of subtasks) this.subtasks.set(subtask.attemptId, subtask);
     for (const subtask of subtasks) subtask.start(program);
   }
 
-  private checkAcceptable({ jobId, deployment }: SlotDeployment): void {
+  private checkAcceptable({ jobId, deployment, tasks }: SlotDeployment): void {
     if (this.closing !== undefined) throw new MillraceError('CLOSED', 'the slot is closing');
     if (this.jobId !== undefined && this.jobId !== jobId) {
       throw new MillraceError('CONFLICT', `the slot belongs to job ${this.jobId}, not to ${jobId}`); // R1
     }
-    if (this.deployment !== undefined && compareDeployments(deployment, this.deployment) < 0) {
-      throw new MillraceError('CONFLICT', `deployment ${deployment} was replaced by ${this.deployment}`); // R2
-    }
+    const keys = new Set(tasks.map(subtaskKeyOf));
+    const newest = [...this.subtasks.values()]
+      .filter((subtask) => keys.has(subtask.subtaskKey))
+      .map((subtask) => subtask.deploymentId)
+      .find((other) => compareDeployments(deployment, other) < 0);
+    const over = this.floor !== undefined && compareDeployments(deployment, this.floor) < 0 ? this.floor : newest;
+    if (over !== undefined) throw new MillraceError('CONFLICT', `deployment ${deployment} was replaced by ${over}`); // R2
   }
 
-  private async replaceDeployment({ jobId, deployment }: SlotDeployment): Promise<void> {
+  private async endReplaced({ jobId, deployment, oldestLive = deployment, tasks }: SlotDeployment): Promise<void> {
     this.jobId = jobId;
-    this.deployment = deployment;
-    this.program = undefined;
-    const leftovers = [...this.subtasks.values()];
-    for (const subtask of leftovers) subtask.cancel();
-    this.exchange.begin(jobId, deployment);
-    await Promise.all(leftovers.map((subtask) => subtask.ended)); // R2
-    this.subtasks.clear();
+    this.floor = oldestLive;
+    const keys = new Set(tasks.map(subtaskKeyOf));
+    const replaced = [...this.subtasks.values()].filter(
+      (subtask) =>
+        compareDeployments(subtask.deploymentId, oldestLive) < 0 ||
+        (keys.has(subtask.subtaskKey) && compareDeployments(subtask.deploymentId, deployment) < 0),
+    );
+    for (const subtask of replaced) subtask.cancel();
+    this.exchange.begin(jobId, oldestLive, new Set(replaced.map((subtask) => subtask.attemptId)));
+    await Promise.all(replaced.map((subtask) => subtask.ended)); // R2
+    for (const subtask of replaced) this.subtasks.delete(subtask.attemptId);
     if (this.closing !== undefined) throw new MillraceError('CLOSED', 'the slot is closing');
   }
 
@@ -223,4 +239,8 @@ export class SlotRuntime implements SlotRuntimePort {
     await this.exchange.close();
     this.deps.log.debug({ slot: this.options.name }, 'slot runtime closed');
   }
+}
+
+function subtaskKeyOf({ vertexId, subtaskIndex }: SlotDeployment['tasks'][number]): string {
+  return `${vertexId}_${subtaskIndex}`;
 }

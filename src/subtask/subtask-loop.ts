@@ -125,10 +125,12 @@ export class SubtaskLoop implements Runnable {
     this.spec.wake();
   }
 
-  abortCheckpoint(checkpointId: number): void {
-    const at = this.triggers.findIndex((barrier) => barrier.checkpointId === checkpointId);
-    if (at >= 0) this.triggers.splice(at, 1);
-    if (this.spec.input.kind === 'gate') this.spec.input.gate.abortCheckpoint(checkpointId);
+  abortCheckpoint(checkpointId: number, andOlder = false): void {
+    const kept = this.triggers.filter((barrier) =>
+      andOlder ? barrier.checkpointId > checkpointId : barrier.checkpointId !== checkpointId,
+    );
+    this.triggers.splice(0, this.triggers.length, ...kept);
+    if (this.spec.input.kind === 'gate') this.spec.input.gate.abortCheckpoint(checkpointId, andOlder);
   }
 
   /** Nothing runs after this. Gives the triggers that were still waiting. */

@@ -9,7 +9,7 @@ import type { RecordCodec } from '../exchange/record-codec.ts';
 import { present } from '../kernel/assert.ts';
 import type { Clock, Timer } from '../kernel/clock.ts';
 import { asError, isMillraceError, MillraceError, toErrorInfo, UnavailableError } from '../kernel/errors.ts';
-import type { AttemptId } from '../kernel/ids.ts';
+import type { AttemptId, DeploymentId } from '../kernel/ids.ts';
 import { BackgroundTasks } from '../kernel/lifecycle.ts';
 import type { Logger } from '../kernel/log.ts';
 import type { Random } from '../kernel/random.ts';
@@ -89,12 +89,15 @@ export class Subtask {
   private checkpoints: CheckpointExecutor | undefined;
   private endOfData = false;
   private lastCheckpointId = 0;
+  /** Taken, and neither known to be completed nor aborted. */
+  private readonly unsettled = new Set<number>();
   /** The first checkpoint taken at or after the end of the data. */
   private finalCheckpointId: number | undefined;
   /** The checkpoint with which the job stops, taken and not yet decided. */
   private stopCheckpointId: number | undefined;
   /** Given up before they were seen here, newest last: their triggers may still be on the way. */
   private readonly abortedIds: number[] = [];
+  private abortedUpTo = 0;
   private graceTimer: Timer | undefined;
 
   constructor(
@@ -157,6 +160,15 @@ export class Subtask {
     };
   }
 
+  get deploymentId(): DeploymentId {
+    return this.deployment.deployment;
+  }
+
+  /** Which subtask it is an attempt at. */
+  get subtaskKey(): string {
+    return `${this.task.vertexId}_${this.task.subtaskIndex}`;
+  }
+
   get isTerminal(): boolean {
     return isTerminalExecutionState(this.state);
   }
@@ -183,7 +195,7 @@ export class Subtask {
       this.decline(checkpointId, new MillraceError('CONFLICT', `the task is ${this.state}, not RUNNING`));
       return;
     }
-    if (this.abortedIds.includes(checkpointId)) return;
+    if (checkpointId <= this.abortedUpTo || this.abortedIds.includes(checkpointId)) return;
     for (const dropped of this.loop.trigger(barrier)) {
       this.decline(dropped.checkpointId, new MillraceError('TIMEOUT', 'newer checkpoints came while this one waited'));
     }
@@ -191,6 +203,7 @@ export class Subtask {
 
   checkpointCompleted(checkpointId: number): void {
     if (this.state !== 'RUNNING' || this.ending !== undefined) return;
+    for (const id of this.unsettled) if (id <= checkpointId) this.unsettled.delete(id);
     this.background.run('checkpoint completed', async () => {
       // Each reports its own failure to the task.
       const operators = this.operators?.all ?? [];
@@ -208,12 +221,26 @@ export class Subtask {
     this.loop?.abortCheckpoint(checkpointId);
     this.abortedIds.push(checkpointId);
     if (this.abortedIds.length > ABORTED_IDS_MAX) this.abortedIds.shift();
+    this.forget(checkpointId);
+    if (latestCompletedId !== undefined) this.checkpointCompleted(latestCompletedId);
+  }
+
+  /** A new leader speaks: of all up to `checkpointId` only what it names has completed. */
+  checkpointsAbortedUpTo(checkpointId: number, latestCompletedId = 0): void {
+    this.abortedUpTo = Math.max(this.abortedUpTo, checkpointId);
+    this.checkpoints?.abortUpTo(checkpointId);
+    this.loop?.abortCheckpoint(checkpointId, true);
+    for (const id of this.unsettled) if (id <= checkpointId && id > latestCompletedId) this.forget(id);
+    if (latestCompletedId > 0) this.checkpointCompleted(latestCompletedId);
+  }
+
+  private forget(checkpointId: number): void {
+    this.unsettled.delete(checkpointId);
     if (this.stopCheckpointId === checkpointId) {
       this.stopCheckpointId = undefined;
       this.loop?.resume();
     }
     for (const operator of this.operators?.all ?? []) operator.checkpointAborted?.(checkpointId);
-    if (latestCompletedId !== undefined) this.checkpointCompleted(latestCompletedId);
   }
 
   private async initialize(program: UserProgram): Promise<void> {
@@ -310,6 +337,7 @@ export class Subtask {
     const { checkpointId } = barrier;
     if (checkpointId <= this.lastCheckpointId) return;
     this.lastCheckpointId = checkpointId;
+    this.unsettled.add(checkpointId);
     if (this.endOfData) this.finalCheckpointId ??= checkpointId;
     if (barrier.options.stop !== undefined) {
       // Before the snapshot is written: nothing may come between it and its completion.

@@ -13,7 +13,8 @@ interface Entry {
  *
  * Invariants:
  *   A1. An end is final: nothing that arrives later changes it.
- *   A2. An ended attempt is kept until its job is released, or a newer deployment of the job comes here.
+ *   A2. An ended attempt is kept until its job is released, or a newer attempt of its subtask comes here, or its
+ *       deployment is over.
  *   A3. A live attempt is never forgotten.
  */
 export class AttemptLedger {
@@ -76,23 +77,31 @@ export class AttemptLedger {
     return live;
   }
 
-  /** The newest deployment of which this slot has, or had, tasks. */
-  newestDeploymentIn(slotIndex: number, jobId: JobId): DeploymentId | undefined {
-    let newest: DeploymentId | undefined;
-    for (const { report, slotIndex: slot } of this.entries.values()) {
-      if (slot !== slotIndex || report.jobId !== jobId) continue;
-      if (newest === undefined || compareDeployments(report.deployment, newest) > 0) newest = report.deployment;
-    }
-    return newest;
+  /** What this slot has, or had, of the job. */
+  allIn(slotIndex: number, jobId: JobId): AttemptReport[] {
+    return [...this.entries.values()].flatMap(({ report, slotIndex: slot }) =>
+      slot === slotIndex && report.jobId === jobId ? [report] : [],
+    );
   }
 
   slotIndexOf(attemptId: AttemptId): number | undefined {
     return this.entries.get(attemptId)?.slotIndex;
   }
 
-  /** Forgets ended attempts of older deployments of the job (A2). */
-  forgetOlder(jobId: JobId, deployment: DeploymentId): void {
-    this.forgetEnded((report) => report.jobId === jobId && compareDeployments(report.deployment, deployment) < 0);
+  /** Forgets ended attempts of the job that are of a deployment before `floor`, or not their subtask's newest here (A2). */
+  forgetReplaced(jobId: JobId, floor: DeploymentId): void {
+    const newest = new Map<string, DeploymentId>();
+    for (const { report } of this.entries.values()) {
+      if (report.jobId !== jobId) continue;
+      const known = newest.get(subtaskOf(report));
+      if (known === undefined || compareDeployments(known, report.deployment) < 0)
+        newest.set(subtaskOf(report), report.deployment);
+    }
+    this.forgetEnded(
+      (report) =>
+        report.jobId === jobId &&
+        (compareDeployments(report.deployment, floor) < 0 || newest.get(subtaskOf(report)) !== report.deployment),
+    );
   }
 
   /** Forgets the job's ended attempts. Live ones must be ended first (A3). */
@@ -108,4 +117,8 @@ export class AttemptLedger {
     for (const [attemptId, { report }] of this.entries)
       if (match(report) && isTerminalExecutionState(report.state)) this.entries.delete(attemptId);
   }
+}
+
+export function subtaskOf({ vertexId, subtaskIndex }: Pick<AttemptReport, 'vertexId' | 'subtaskIndex'>): string {
+  return `${vertexId}_${subtaskIndex}`;
 }

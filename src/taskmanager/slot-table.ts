@@ -1,3 +1,4 @@
+import type { DataAddress } from '../contracts/task.ts';
 import type { SlotReport } from '../contracts/task-manager-gateway.ts';
 import { assert, unreachable } from '../kernel/assert.ts';
 import type { AllocationId, JobId } from '../kernel/ids.ts';
@@ -76,12 +77,16 @@ export function slotOf(table: SlotTable, allocationId: AllocationId): number | u
 }
 
 /** A closing slot is still reported as its job's: it cannot be used yet. */
-export function reportSlots(table: SlotTable): SlotReport[] {
-  return table.slots.map((slot, slotIndex) =>
-    slot.kind === 'free'
-      ? { slotIndex }
-      : { slotIndex, allocation: { allocationId: slot.allocationId, jobId: slot.jobId } },
-  );
+export function reportSlots(
+  table: SlotTable,
+  addressOf: (slotIndex: number) => DataAddress | undefined = () => undefined,
+): SlotReport[] {
+  return table.slots.map((slot, slotIndex) => {
+    if (slot.kind === 'free') return { slotIndex };
+    const { allocationId, jobId } = slot;
+    const dataAddress = slot.kind === 'allocated' ? addressOf(slotIndex) : undefined;
+    return { slotIndex, allocation: { allocationId, jobId, ...(dataAddress === undefined ? {} : { dataAddress }) } };
+  });
 }
 
 function allocate(table: SlotTable, event: Extract<SlotEvent, { kind: 'allocate' }>): SlotStep {

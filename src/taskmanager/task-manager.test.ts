@@ -156,7 +156,7 @@ test('a slot is allocated, tasks run in it, and every change of state reaches th
   expect(await states()).toEqual({ 1: 'FINISHED', 2: 'RUNNING' });
   expect((await report()).slots[0]).toEqual({
     slotIndex: 0,
-    allocation: { allocationId: allocation(1), jobId: job(1) },
+    allocation: { allocationId: allocation(1), jobId: job(1), dataAddress: { host: 'data-host', port: 1_000 } },
   });
 });
 

@@ -186,9 +186,9 @@ export class TaskManager implements TaskManagerHandler, Closeable {
     token: FencingToken,
   ): Promise<Nothing> {
     this.admit(token);
-    const { deployment, checkpointId, latestCompletedId } = request;
+    const { deployment, checkpointId, latestCompletedId, andOlder } = request;
     for (const slot of this.slotsOf(request.jobId))
-      slot.notifyCheckpointAborted({ deployment, checkpointId, latestCompletedId });
+      slot.notifyCheckpointAborted({ deployment, checkpointId, latestCompletedId, andOlder });
     return {};
   }
 
@@ -313,7 +313,7 @@ export class TaskManager implements TaskManagerHandler, Closeable {
     for (const slot of this.slots.values()) slot.refresh();
     return {
       taskManagerId: this.options.taskManagerId,
-      slots: reportSlots(this.table),
+      slots: reportSlots(this.table, (slotIndex) => this.slots.get(slotIndex)?.dataAddress),
       attempts: this.ledger.reports(),
       freeMemoryBytes: this.deps.hardware().freeMemoryBytes,
     };

@@ -10,13 +10,13 @@ import {
 } from '../contracts/task.ts';
 import { type Clock, sleep, type Timer } from '../kernel/clock.ts';
 import { asError, type ErrorInfo, MillraceError, toErrorInfo } from '../kernel/errors.ts';
-import { type AttemptId, compareDeployments, type JobId } from '../kernel/ids.ts';
+import { type AttemptId, compareDeployments, type DeploymentId, type JobId } from '../kernel/ids.ts';
 import type { BackgroundTasks } from '../kernel/lifecycle.ts';
 import type { Logger } from '../kernel/log.ts';
 import type { Random } from '../kernel/random.ts';
 import { backoffMs, QUICK_BACKOFF } from '../kernel/retry.ts';
 import type { SlotRuntimeEvents, SlotRuntimePort } from '../subtask/slot-runtime-port.ts';
-import type { AttemptLedger } from './attempt-ledger.ts';
+import { type AttemptLedger, subtaskOf } from './attempt-ledger.ts';
 import type { SlotHost } from './slot-host.ts';
 
 export interface TaskSlotDeps {
@@ -50,7 +50,7 @@ const REPLACE_TRIES = 4;
  *
  * Invariants:
  *   S1. CANCELED or FAILED is reported only once the task's code can do nothing more.
- *   S2. Tasks of an older deployment have ended before those of a newer one start.
+ *   S2. The older attempts of a subtask, and all of deployments that are over, have ended before newer tasks start.
  *   S3. A cancelled task ends within the cancellation time-out, with its thread if need be.
  */
 export class TaskSlot {
@@ -65,6 +65,8 @@ export class TaskSlot {
   private readonly failures = new Map<AttemptId, ErrorInfo>();
   /** Cancelled while their deployment was still on its way to the engine. */
   private readonly cancelledEarly = new Set<AttemptId>();
+  /** Deployments before this one are over. */
+  private floor: DeploymentId | undefined;
   private submitting = 0;
   private submitQueue: Promise<void> = Promise.resolve();
   private readonly endWaiters = new Set<() => void>();
@@ -75,6 +77,11 @@ export class TaskSlot {
     private readonly options: TaskSlotOptions,
     readonly jobId: JobId,
   ) {}
+
+  /** Where the engine is read; undefined while there is none. */
+  get dataAddress(): DataAddress | undefined {
+    return this.runtime?.dataAddress;
+  }
 
   /** Starts the engine, once; resolves with the address under which other slots read from this one. */
   async open(): Promise<DataAddress> {
@@ -169,15 +176,16 @@ export class TaskSlot {
   private async submitNow(deployment: SlotDeployment, admit: () => void): Promise<void> {
     const { ledger } = this.deps;
     this.assertOpen();
-    const newest = ledger.newestDeploymentIn(this.options.slotIndex, this.jobId);
-    if (newest !== undefined && compareDeployments(deployment.deployment, newest) < 0)
+    const newest = this.newerThan(deployment);
+    if (newest !== undefined)
       throw new MillraceError('CONFLICT', `deployment ${deployment.deployment} is older than ${newest} in this slot`);
-    await this.endOlderThan(deployment);
+    await this.endReplaced(deployment);
     const runtime = await this.currentEngine();
     admit();
     this.assertOpen();
     const accepted = ledger.accept(deployment, this.options.slotIndex);
-    ledger.forgetOlder(this.jobId, deployment.deployment);
+    this.floor = floorOf(deployment);
+    ledger.forgetReplaced(this.jobId, this.floor);
     for (const report of accepted) this.deps.events.attemptChanged(report);
     const epoch = this.epoch;
     const early = accepted.filter(({ attemptId }) => this.cancelledEarly.delete(attemptId));
@@ -208,15 +216,31 @@ export class TaskSlot {
     }
   }
 
-  private async endOlderThan({ deployment }: SlotDeployment): Promise<void> {
-    const { ledger } = this.deps;
-    const older = () =>
-      ledger
+  /** The deployment that has made this one void: one of the same subtasks, or of the whole job. */
+  private newerThan({ deployment, tasks }: SlotDeployment): DeploymentId | undefined {
+    if (this.floor !== undefined && compareDeployments(deployment, this.floor) < 0) return this.floor;
+    const subtasks = new Set(tasks.map(subtaskOf));
+    return this.deps.ledger
+      .allIn(this.options.slotIndex, this.jobId)
+      .find((report) => subtasks.has(subtaskOf(report)) && compareDeployments(report.deployment, deployment) > 0)
+      ?.deployment;
+  }
+
+  /** Ends what these tasks take the place of (S2). Other regions of the job go on beside them. */
+  private async endReplaced(deployment: SlotDeployment): Promise<void> {
+    const subtasks = new Set(deployment.tasks.map(subtaskOf));
+    const floor = floorOf(deployment);
+    const replaced = () =>
+      this.deps.ledger
         .liveIn(this.options.slotIndex)
-        .filter((report) => compareDeployments(report.deployment, deployment) < 0)
+        .filter(
+          (report) =>
+            compareDeployments(report.deployment, floor) < 0 ||
+            (subtasks.has(subtaskOf(report)) && compareDeployments(report.deployment, deployment.deployment) < 0),
+        )
         .map((report) => report.attemptId);
-    this.cancel(older());
-    while (older().length > 0) {
+    this.cancel(replaced());
+    while (replaced().length > 0) {
       this.assertOpen();
       await new Promise<void>((resolve) => this.endWaiters.add(resolve));
     }
@@ -354,4 +378,8 @@ export class TaskSlot {
   private assertOpen(): void {
     if (this.closed) throw new MillraceError('NOT_FOUND', `${this.options.name} was given back`);
   }
+}
+
+function floorOf({ deployment, oldestLive = deployment }: SlotDeployment): DeploymentId {
+  return oldestLive;
 }

@@ -8,7 +8,7 @@ import type { JobDetailsView } from '../../contracts/views.ts';
 import { MillraceError } from '../../kernel/errors.ts';
 import { type FencingToken, type JobId, asJobId, asOperatorId, asVertexId } from '../../kernel/ids.ts';
 import { brokenJobView } from '../job-views.ts';
-import type { JobMasterFactory, ProgramPlanner, StoredJar } from '../ports.ts';
+import type { JobMasterFactory, JobMasterStart, ProgramPlanner, StoredJar } from '../ports.ts';
 
 export const jobIdOf = (n: number): JobId => asJobId(n.toString(16).padStart(32, '0'));
 
@@ -140,7 +140,7 @@ export class ModelJobMasters implements JobMasterFactory {
   /** Throws instead of starting, when set. */
   failure: Error | undefined;
 
-  start(graph: JobGraph, token: FencingToken, options: { readonly cancelRequested: boolean }): ModelJobMaster {
+  start(graph: JobGraph, token: FencingToken, options: JobMasterStart): ModelJobMaster {
     if (this.failure !== undefined) throw this.failure;
     const master = new ModelJobMaster(graph, token, options.cancelRequested);
     this.all.push(master);

@@ -148,6 +148,18 @@ export const OPTIONS = {
   restPort: port('rest.port', '8081', 'Port of REST and the dashboard; 0 takes a free one.'),
   restMaxContentBytes: size('rest.server.max-content-length', '100 MiB', 'Largest upload accepted.'),
 
+  failover: choice(
+    'jobmaster.failover',
+    'adopt',
+    ['adopt', 'restart'],
+    'What a new leader does with jobs that run: take their tasks over, or begin again from the newest checkpoint.',
+  ),
+  adoptionTimeoutMs: duration(
+    'jobmaster.adoption-timeout',
+    '2 s',
+    'How long a new leader waits for workers to show what they run; less when all known ones have come or are dead.',
+  ),
+
   taskmanagerId: text(
     'taskmanager.resource-id',
     undefined,

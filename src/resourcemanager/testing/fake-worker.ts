@@ -19,7 +19,7 @@ type Mode =
 /** A worker as its leader sees it: slots that remember what they were given, and ways to go wrong. */
 export class FakeWorker {
   mode: Mode = 'alive';
-  readonly slots: ({ allocationId: AllocationId; jobId: JobId } | undefined)[];
+  readonly slots: ({ allocationId: AllocationId; jobId: JobId; dataAddress?: DataAddress } | undefined)[];
   readonly calls: string[] = [];
   attempts: AttemptReport[] = [];
   private readonly lostListeners = new Set<(reason: string) => void>();
