@@ -1,4 +1,5 @@
 import type { LocalCluster } from '../test-support/local-cluster.ts';
+import { isDeployment } from './checkers/check-logs.ts';
 import { clusterLines } from './checkers/cluster-logs.ts';
 import type { PlayedKill } from './play-kills.ts';
 
@@ -6,7 +7,7 @@ import type { PlayedKill } from './play-kills.ts';
 export interface KillTimeline extends PlayedKill {
   readonly detectedMs: number | undefined;
   readonly electedMs: number | undefined;
-  /** All tasks of a deployment that came after the kill run. */
+  /** All tasks of a deployment that came after the kill run; or they never stopped, and were adopted then. */
   readonly runningMs: number | undefined;
 }
 
@@ -27,18 +28,23 @@ export function killTimelines(
       const line = since(masters).find(({ msg }) => messages.includes(msg));
       return line === undefined ? undefined : line.time - kill.atMs;
     };
-    const deployed = since(masters).findLast((line) => line.msg === 'job deployed' && line.jobId === jobId);
+    const deployed = since(masters).findLast((line) => isDeployment(line) && line.jobId === jobId);
+    const adopted = since(masters).find((line) => line.msg === 'job adopted' && line.jobId === jobId);
     const running = new Set<string>();
     const all = since(workers).find((line) => {
       if (deployed === undefined || line.time < deployed.time) return false;
       if (line.msg !== 'task changed state' || line.jobId !== jobId || line.to !== 'RUNNING') return false;
       return running.add(`${line.vertexId}/${line.subtaskIndex}`).size === tasks;
     });
+    const runningAt = (...lines: readonly ({ readonly time: number } | undefined)[]) => {
+      const line = lines.find((one) => one !== undefined);
+      return line === undefined ? undefined : line.time - kill.atMs;
+    };
     return {
       ...kill,
       detectedMs: first('leader lost', 'worker lost'),
       electedMs: first('leadership granted'),
-      runningMs: all === undefined ? undefined : all.time - kill.atMs,
+      runningMs: runningAt(all, deployed === undefined && adopted?.complete === true ? adopted : undefined),
     };
   });
 }

@@ -54,8 +54,8 @@ async function playAll(
 
 /** False when the job has ended before. */
 async function untilMoment(play: Play, when: Moment, lastKillMs: number): Promise<boolean> {
-  const said = (message: string) =>
-    clusterLines(play.cluster.masters).find((line) => line.msg === message && line.time >= lastKillMs);
+  const said = (...messages: readonly string[]) =>
+    clusterLines(play.cluster.masters).find((line) => messages.includes(String(line.msg)) && line.time >= lastKillMs);
   let reached: () => boolean;
   switch (when.kind) {
     case 'progress':
@@ -65,7 +65,7 @@ async function untilMoment(play: Play, when: Moment, lastKillMs: number): Promis
       reached = () => said('leadership granted') !== undefined;
       break;
     case 'deployment':
-      reached = () => said('job deployed') !== undefined;
+      reached = () => said('job deployed', 'regions deployed', 'job adopted') !== undefined;
       break;
     case 'delay':
       reached = () => true;

@@ -11,6 +11,11 @@ const NEVER: ReadonlySet<unknown> = new Set([
   'unreadable checkpoint passed over',
 ]);
 
+/** All tasks of a job, or those of some regions, are sent to workers. */
+export function isDeployment(line: { readonly msg?: unknown }): boolean {
+  return line.msg === 'job deployed' || line.msg === 'regions deployed';
+}
+
 /**
  * What the masters' logs of one job must not contradict, whoever was killed (the numbers are those of
  * the invariants in ARCHITECTURE.md):
@@ -32,11 +37,7 @@ export function checkLogs(lines: readonly ClusterLine[], jobId: string): string[
       ofJob.filter((line) => line.msg === 'checkpoint completed'),
       (line) => BigInt(String(line.checkpointId)),
     ),
-    ...rising(
-      'deployment',
-      ofJob.filter((line) => line.msg === 'job deployed'),
-      deploymentOrder,
-    ),
+    ...rising('deployment', ofJob.filter(isDeployment), deploymentOrder),
     ...restoredNewest(ofJob),
     ...endedOnce(ofJob),
     ...lines.filter((line) => NEVER.has(line.msg)).map((line) => `${line.process}: ${JSON.stringify(line)}`),
@@ -65,7 +66,7 @@ function restoredNewest(ofJob: readonly ClusterLine[]): string[] {
   const problems: string[] = [];
   for (const line of ofJob) {
     if (line.msg === 'checkpoint completed') newest = Math.max(newest, Number(line.checkpointId));
-    else if (line.msg === 'job deployed' && Number(line.checkpointId ?? 0) < newest) {
+    else if (isDeployment(line) && Number(line.checkpointId ?? 0) < newest) {
       problems.push(`deployment ${line.deployment} began from checkpoint ${line.checkpointId}, but ${newest} was done`);
     }
   }
@@ -80,7 +81,7 @@ function endedOnce(ofJob: readonly ClusterLine[]): string[] {
   const problems = ends.slice(1).map((line) => `${line.process} recorded the end of the job again: ${line.status}`);
   const index = ofJob.indexOf(first);
   for (const line of ofJob.slice(index)) {
-    if (line.msg === 'job deployed' || line.msg === 'job submitted')
+    if (isDeployment(line) || line.msg === 'job adopted' || line.msg === 'job submitted')
       problems.push(`${line.process} said "${line.msg}" after the job had ended`);
   }
   return problems;

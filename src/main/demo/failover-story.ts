@@ -97,11 +97,12 @@ export class FailoverStory {
     const deadlineMs = clock.nowMs() + 60_000;
     for (;;) {
       const timeline = readTimeline(cluster, what, jobId, killedAtMs);
-      // Before the redeployment a master that has not noticed yet would still say RUNNING.
+      // Before it is taken over or deployed again a master that has not noticed yet would still say RUNNING.
       if (timeline.recoveredMs !== undefined && (await this.allRunning())) {
         const runningMs = Date.now() - killedAtMs;
         this.timelines.push({ ...timeline, runningMs });
-        print(`${this.elapsed()}        running again after ${runningMs} ms`);
+        const how = timeline.how === 'adopted' ? 'never stopped; its new leader has taken over' : 'running again';
+        print(`${this.elapsed()}        ${how} after ${runningMs} ms`);
         return;
       }
       if (clock.nowMs() > deadlineMs) throw new Error(`${what}: the job was not running again within 60 s`);

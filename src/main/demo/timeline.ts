@@ -6,11 +6,16 @@ export interface Timeline {
   readonly what: string;
   readonly detectedMs: number | undefined;
   readonly electedMs: number | undefined;
-  /** Its tasks were sent out again, from the newest checkpoint. */
+  /** Its tasks were adopted as they ran, or those that were lost were sent out again from the newest checkpoint. */
   readonly recoveredMs: number | undefined;
   /** All its tasks run. */
   readonly runningMs: number | undefined;
+  /** How the job came back: the new leader took over what ran, or tasks began again. */
+  readonly how: 'adopted' | 'redeployed' | undefined;
 }
+
+const ADOPTED = 'job adopted';
+const DEPLOYED: ReadonlySet<unknown> = new Set(['job deployed', 'regions deployed']);
 
 /**
  * Reads the timeline of one failover from the survivors' logs: they carry the wall-clock times of one
@@ -30,11 +35,16 @@ export function readTimeline(
     const line = lines.find(test);
     return line === undefined ? undefined : line.time - killedAtMs;
   };
+  // Adopted in part only: what is missing is deployed next, and only then is the job back.
+  const back = lines.find(
+    (line) => line.jobId === jobId && ((line.msg === ADOPTED && line.complete === true) || DEPLOYED.has(line.msg)),
+  );
   return {
     what,
     detectedMs: first((line) => line.msg === 'leader lost' || line.msg === 'worker lost'),
     electedMs: first((line) => line.msg === 'leadership granted'),
-    recoveredMs: first((line) => line.jobId === jobId && line.msg === 'job deployed'),
+    recoveredMs: back === undefined ? undefined : back.time - killedAtMs,
+    how: back === undefined ? undefined : back.msg === ADOPTED && back.complete === true ? 'adopted' : 'redeployed',
   };
 }
 
@@ -43,7 +53,7 @@ export function showTimeline(timeline: Timeline): string {
   const steps = [
     step('detected', timeline.detectedMs),
     step('elected', timeline.electedMs),
-    step('recovered', timeline.recoveredMs),
+    step(timeline.how ?? 'recovered', timeline.recoveredMs),
     step('running', timeline.runningMs),
   ].filter((text) => text !== undefined);
   return `${timeline.what}: ${steps.join(', ')}`;
