@@ -108,6 +108,11 @@ export class DataStream<T> {
     return this.partitioned('BROADCAST');
   }
 
+  /** Every record to a subtask chosen at random. */
+  shuffle(): DataStream<T> {
+    return this.partitioned('SHUFFLE');
+  }
+
   /** Every record to the first subtask. */
   global(): DataStream<T> {
     return this.partitioned('GLOBAL');

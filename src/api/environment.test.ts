@@ -161,7 +161,7 @@ test('wrong use is refused at the call, with the reason', () => {
   expect(() => stream.map(String).name('')).toThrow(invalid(/operator name/));
   expect(() => env.enableCheckpointing(0)).toThrow(invalid(/over 0, not 0/));
   expect(() => env.enableCheckpointing(10, 'SOMETIMES' as never)).toThrow(invalid(/EXACTLY_ONCE, AT_LEAST_ONCE/));
-  expect(() => env.setBufferTimeout(-1)).toThrow(invalid(/buffer timeout/));
+  expect(() => env.setBufferTimeout(-2)).toThrow(invalid(/buffer timeout/));
   expect(() => env.setRestartStrategy(RestartStrategies.fixedDelayRestart(-1, 0))).toThrow(invalid(/attempts/));
   stream.map(String).uid('same');
   expect(() => stream.map(String).uid('same')).toThrow(invalid(/already that of the operator "Map"/));

@@ -159,7 +159,13 @@ export class StreamExecutionEnvironment {
     return this;
   }
 
-  /** Longest time in milliseconds that a record waits in an output buffer; 0 sends each at once. */
+  /** How often each source sends a latency marker through the job; 0 never. */
+  setLatencyTrackingInterval(intervalMs: number): this {
+    this.settings.setLatencyInterval(intervalMs);
+    return this;
+  }
+
+  /** Longest time in milliseconds that a record waits in an output buffer; 0 sends each by itself, -1 only full buffers. */
   setBufferTimeout(timeoutMs: number): this {
     this.settings.setBufferTimeout(timeoutMs);
     return this;

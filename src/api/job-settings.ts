@@ -73,6 +73,7 @@ export class JobSettings {
   private bufferTimeoutMs: number;
   private autoWatermarkIntervalMs: number | undefined;
   private state: StateConfig | undefined;
+  private latencyIntervalMs: number | undefined;
   private userConfig: Readonly<Record<string, string>>;
 
   constructor(private readonly defaults: EnvironmentDefaults) {
@@ -80,6 +81,7 @@ export class JobSettings {
     this.bufferTimeoutMs = defaults.config.bufferTimeoutMs;
     this.autoWatermarkIntervalMs = defaults.config.autoWatermarkIntervalMs;
     this.state = defaults.config.state;
+    this.latencyIntervalMs = defaults.config.latencyIntervalMs;
     this.userConfig = { ...defaults.config.userConfig };
   }
 
@@ -113,11 +115,15 @@ export class JobSettings {
   }
 
   setBufferTimeout(timeoutMs: number): void {
-    this.bufferTimeoutMs = checkDuration('the buffer timeout', timeoutMs, { zero: true });
+    this.bufferTimeoutMs = timeoutMs === -1 ? -1 : checkDuration('the buffer timeout', timeoutMs, { zero: true });
   }
 
   setAutoWatermarkInterval(intervalMs: number): void {
     this.autoWatermarkIntervalMs = checkDuration('the watermark interval', intervalMs, { zero: true });
+  }
+
+  setLatencyInterval(intervalMs: number): void {
+    this.latencyIntervalMs = checkDuration('the latency tracking interval', intervalMs, { zero: true });
   }
 
   setUserConfig(parameters: Readonly<Record<string, string>>): void {
@@ -137,6 +143,7 @@ export class JobSettings {
       bufferTimeoutMs: this.bufferTimeoutMs,
       ...(this.autoWatermarkIntervalMs === undefined ? {} : { autoWatermarkIntervalMs: this.autoWatermarkIntervalMs }),
       ...(this.state === undefined ? {} : { state: this.state }),
+      ...(this.latencyIntervalMs === undefined ? {} : { latencyIntervalMs: this.latencyIntervalMs }),
       userConfig: this.userConfig,
     };
   }

@@ -120,7 +120,10 @@ export const jobConfigSchema = z.object({
   checkpointing: checkpointConfigSchema,
   restartStrategy: restartStrategySchema,
   /** Longest time a record waits in an output buffer. */
-  bufferTimeoutMs: z.number().min(0),
+  /** 0: every record leaves at once. -1: only full buffers, and what must precede a barrier, a watermark or the end. */
+  bufferTimeoutMs: z.number().min(-1),
+  /** `metrics.latency.interval`; undefined or 0: no markers. */
+  latencyIntervalMs: z.number().min(0).optional(),
   /** `pipeline.auto-watermark-interval`; undefined: 200. 0: only at the end of the data. */
   autoWatermarkIntervalMs: z.number().min(0).optional(),
   /** Undefined: as the worker is configured. */

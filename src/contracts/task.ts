@@ -80,6 +80,25 @@ export const slotDeploymentSchema = z.object({
 });
 export type SlotDeployment = z.infer<typeof slotDeploymentSchema>;
 
+/** How old latency markers of one source were when they came by; over the last of them, in milliseconds. */
+export const latencyStatsSchema = z.object({
+  /** The operator that sent them. */
+  sourceId: operatorIdSchema,
+  /** All that ever came. */
+  markers: countSchema,
+  min: z.number(),
+  max: z.number(),
+  mean: z.number(),
+  median: z.number(),
+  p75: z.number(),
+  p90: z.number(),
+  p95: z.number(),
+  p98: z.number(),
+  p99: z.number(),
+  p999: z.number(),
+});
+export type LatencyStats = z.infer<typeof latencyStatsSchema>;
+
 /** Counters since the attempt started; cheap to keep, sent with heartbeats. */
 export const ioMetricsSchema = z.object({
   readRecords: countSchema,
@@ -90,6 +109,8 @@ export const ioMetricsSchema = z.object({
   backPressuredMs: z.number().min(0),
   idleMs: z.number().min(0),
   busyMs: z.number().min(0),
+  /** By source, where latency is tracked. */
+  latency: z.array(latencyStatsSchema).optional(),
 });
 export type IoMetrics = z.infer<typeof ioMetricsSchema>;
 export const NO_IO: IoMetrics = {

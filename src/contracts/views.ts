@@ -1,4 +1,4 @@
-import type { AttemptId, JarId, JobId, TaskManagerId, VertexId } from '../kernel/ids.ts';
+import type { AttemptId, JarId, JobId, OperatorId, TaskManagerId, VertexId } from '../kernel/ids.ts';
 import type { CheckpointKind } from './checkpoint.ts';
 import type { JobConfig, JobGraph, Partitioner } from './job-graph.ts';
 import type { ExecutionState, JobStatus } from './job-status.ts';
@@ -39,6 +39,8 @@ export interface SubtaskView {
 export interface VertexView {
   readonly id: VertexId;
   readonly name: string;
+  /** Chained in it, the head first. */
+  readonly operators: readonly OperatorId[];
   readonly slotSharingGroup: string;
   readonly parallelism: number;
   readonly maxParallelism: number;

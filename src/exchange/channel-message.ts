@@ -1,4 +1,5 @@
 import type { CheckpointOptions } from '../contracts/checkpoint.ts';
+import type { OperatorId } from '../kernel/ids.ts';
 
 /** Cuts the stream: what came before belongs to the checkpoint, what follows does not. */
 export interface CheckpointBarrier {
@@ -24,12 +25,21 @@ export interface RecordsMessage {
   readonly copiedBytes?: number;
 }
 
+/** Sent by a source now and then: what it takes to arrive is what a record would take. */
+export interface LatencyMarker {
+  /** By the wall clock of the source's host. */
+  readonly markedWallMs: number;
+  readonly sourceId: OperatorId;
+  readonly sourceSubtask: number;
+}
+
 /** What a channel carries, in order. Each takes one credit. */
 export type ChannelMessage =
   | RecordsMessage
   | { readonly kind: 'barrier'; readonly barrier: CheckpointBarrier }
   /** NaN: the channel is idle, and nobody is to wait for it until its next watermark. */
   | { readonly kind: 'watermark'; readonly timestampMs: number }
+  | { readonly kind: 'latency-marker'; readonly marker: LatencyMarker }
   /** No record follows; barriers may. `drained`: the job is being stopped, and a barrier will. */
   | { readonly kind: 'end-of-data'; readonly drained?: true }
   /** The producer has finished: nothing follows. */

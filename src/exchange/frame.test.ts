@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { CorruptError, UnavailableError } from '../kernel/errors.ts';
+import { asOperatorId } from '../kernel/ids.ts';
 import type { ChannelMessage } from './channel-message.ts';
 import { encodeFrameHeader, type Frame, FRAME_KINDS } from './frame.ts';
 import { FrameReader } from './frame-reader.ts';
@@ -94,6 +95,10 @@ test('messages and control payloads survive the wire', () => {
     { kind: 'records', codec: 1, payload: Buffer.from([2, 0, 0, 0, 5, 6]), records: 2 },
     { kind: 'barrier', barrier: { checkpointId: 2 ** 40 + 1, timestampMs: 1_700_000_000_000.5, options } },
     { kind: 'watermark', timestampMs: -1 },
+    {
+      kind: 'latency-marker',
+      marker: { markedWallMs: 1_700_000_000_000, sourceId: asOperatorId('e'.repeat(32)), sourceSubtask: 7 },
+    },
     { kind: 'end-of-data' },
     { kind: 'end-of-data', drained: true },
     { kind: 'end-of-stream' },

@@ -25,6 +25,7 @@ export const FRAME_KINDS = [
   'credit',
   'handshake',
   'error',
+  'latency-marker',
 ] as const;
 export type FrameKind = (typeof FRAME_KINDS)[number];
 

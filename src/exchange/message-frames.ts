@@ -1,8 +1,9 @@
 import { z } from 'zod';
 import { errorInfoSchema } from '../contracts/schemas.ts';
 import { CorruptError, fromErrorInfo, type MillraceError, toErrorInfo } from '../kernel/errors.ts';
+import { isOperatorId } from '../kernel/ids.ts';
 import { assert, unreachable } from '../kernel/assert.ts';
-import type { ChannelMessage, CheckpointBarrier } from './channel-message.ts';
+import type { ChannelMessage, CheckpointBarrier, LatencyMarker } from './channel-message.ts';
 import { type Frame, NO_PAYLOAD } from './frame.ts';
 
 /** The payloads of frames other than records: fixed binary where they are frequent, JSON where they are rare. */
@@ -10,6 +11,8 @@ import { type Frame, NO_PAYLOAD } from './frame.ts';
 /** Without the location at its end. */
 const BARRIER_BYTES = 26;
 const DRAINED = Uint8Array.of(1);
+/** Without the operator at its end. */
+const MARKER_BYTES = 12;
 const ALIGNED = 1;
 const FULL = 2;
 const SUSPEND = 4;
@@ -34,6 +37,8 @@ export function messageToFrame(message: ChannelMessage, channel: number, sequenc
       payload.writeDoubleLE(message.timestampMs);
       return { kind: 'watermark', channel, sequence, codec: 0, payload };
     }
+    case 'latency-marker':
+      return { kind: 'latency-marker', channel, sequence, codec: 0, payload: encodeMarker(message.marker) };
     case 'end-of-data':
       return { kind: 'end-of-data', channel, sequence, codec: 0, payload: message.drained ? DRAINED : NO_PAYLOAD };
     case 'end-of-stream':
@@ -53,6 +58,8 @@ export function frameToMessage(frame: Frame): ChannelMessage | undefined {
       return { kind: 'barrier', barrier: decodeBarrier(frame) };
     case 'watermark':
       return { kind: 'watermark', timestampMs: bufferOf(frame, 8).readDoubleLE() };
+    case 'latency-marker':
+      return { kind: 'latency-marker', marker: decodeMarker(frame) };
     case 'end-of-data':
       return frame.payload.length === 0 ? { kind: 'end-of-data' } : { kind: 'end-of-data', drained: true };
     case 'end-of-stream':
@@ -64,6 +71,21 @@ export function frameToMessage(frame: Frame): ChannelMessage | undefined {
     default:
       return unreachable(frame.kind);
   }
+}
+
+function encodeMarker({ markedWallMs, sourceId, sourceSubtask }: LatencyMarker): Uint8Array {
+  const payload = Buffer.alloc(MARKER_BYTES + sourceId.length);
+  payload.writeDoubleLE(markedWallMs, 0);
+  payload.writeUInt32LE(sourceSubtask, 8);
+  payload.write(sourceId, MARKER_BYTES, 'latin1');
+  return payload;
+}
+
+function decodeMarker(frame: Frame): LatencyMarker {
+  const payload = bufferOf(frame);
+  const sourceId = payload.toString('latin1', MARKER_BYTES);
+  if (!isOperatorId(sourceId)) throw new CorruptError('a latency marker names no operator');
+  return { markedWallMs: payload.readDoubleLE(0), sourceSubtask: payload.readUInt32LE(8), sourceId };
 }
 
 function encodeBarrier({ checkpointId, timestampMs, options }: CheckpointBarrier): Uint8Array {

@@ -33,6 +33,7 @@ export function consumersOf(partitioner: Partitioner, sizes: EdgeSizes, producer
     case 'REBALANCE':
     case 'BROADCAST':
     case 'GLOBAL':
+    case 'SHUFFLE':
       return { first: 0, count: consumers };
     default:
       return unreachable(partitioner);

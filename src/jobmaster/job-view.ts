@@ -70,6 +70,7 @@ function viewVertex(
   return {
     id: vertex.id,
     name: vertex.name,
+    operators: vertex.operators.map(({ id }) => id),
     slotSharingGroup: vertex.slotSharingGroup,
     parallelism: vertex.parallelism,
     maxParallelism: vertex.maxParallelism,

@@ -43,6 +43,10 @@ export function isJobId(value: string): value is JobId {
   return HEX_32.test(value);
 }
 
+export function isOperatorId(value: string): value is OperatorId {
+  return HEX_32.test(value);
+}
+
 export const newJobId = (random: Random) => random.hex(16) as JobId;
 export const newAttemptId = (random: Random) => random.hex(16) as AttemptId;
 export const newAllocationId = (random: Random) => random.hex(16) as AllocationId;

@@ -14,6 +14,7 @@ import { clusterRoutes } from './routes/cluster-routes.ts';
 import { haRoutes } from './routes/ha-routes.ts';
 import { jarRoutes } from './routes/jar-routes.ts';
 import { jobRoutes } from './routes/job-routes.ts';
+import { metricRoutes } from './routes/metric-routes.ts';
 import { savepointRoutes } from './routes/savepoint-routes.ts';
 
 /**
@@ -109,6 +110,7 @@ async function register(app: FastifyInstance, deps: RestDeps, options: RestOptio
         haRoutes(scope, deps);
         clusterRoutes(scope, deps);
         jobRoutes(scope, deps);
+        metricRoutes(scope, deps);
         savepointRoutes(scope, deps);
         jarRoutes(scope, deps, options);
         configRoute(scope, deps);

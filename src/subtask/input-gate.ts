@@ -1,5 +1,5 @@
 import { unreachable } from '../kernel/assert.ts';
-import type { ChannelMessage, CheckpointBarrier, RecordsMessage } from '../exchange/channel-message.ts';
+import type { ChannelMessage, CheckpointBarrier, LatencyMarker, RecordsMessage } from '../exchange/channel-message.ts';
 import type { DirectLine } from '../exchange/direct-line.ts';
 import type { InputChannel } from '../exchange/input-channel.ts';
 import type { AlignerEffect, BarrierAligner } from './barrier-aligner.ts';
@@ -13,6 +13,7 @@ export type GateEvent =
   | { readonly kind: 'superseded'; readonly checkpointId: number; readonly by: number }
   /** Event time on one channel; NaN: it is idle. In order with the channel's records. */
   | { readonly kind: 'watermark'; readonly channel: number; readonly timestampMs: number }
+  | { readonly kind: 'latency-marker'; readonly marker: LatencyMarker }
   /** No channel will bring another record. Once. `drained`: a barrier follows with which the task ends. */
   | { readonly kind: 'end-of-data'; readonly drained: boolean };
 
@@ -146,6 +147,9 @@ export class InputGate {
         if (this.options.eventTime) {
           this.events.push({ kind: 'watermark', channel: index, timestampMs: message.timestampMs });
         }
+        return;
+      case 'latency-marker':
+        this.events.push(message);
         return;
       case 'end-of-data':
         if (message.drained === true) this.drained = true;

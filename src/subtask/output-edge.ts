@@ -1,4 +1,4 @@
-import type { ChannelMessage } from '../exchange/channel-message.ts';
+import type { ChannelMessage, LatencyMarker } from '../exchange/channel-message.ts';
 import { DirectLine } from '../exchange/direct-line.ts';
 import { NO_PAYLOAD } from '../exchange/frame.ts';
 import { RecordCopies } from '../exchange/record-copies.ts';
@@ -42,6 +42,8 @@ interface OpenBatch {
   readonly targets: readonly Subpartition[];
   /** Past the batch, to a consumer in this thread. */
   readonly line: DirectLine | undefined;
+  /** Follows the batch. */
+  marker: LatencyMarker | undefined;
 }
 
 /** Sends the records of one edge to its subpartitions, in batches. */
@@ -50,6 +52,8 @@ export class OutputEdge implements RecordOutput {
   readonly line: DirectLine | undefined;
   private readonly batches: readonly OpenBatch[];
   private readonly select: (record: unknown) => number;
+  /** The subpartition that got the last latency marker. */
+  private marked = 0;
   /** For looks at records that go over a line. */
   private readonly looked = new RecordCopies();
 
@@ -57,7 +61,8 @@ export class OutputEdge implements RecordOutput {
     const { select, subpartitions, codec, local } = spec;
     const open = (targets: readonly Subpartition[], isLocal: boolean): OpenBatch => {
       const encoder = isLocal && codec.copyable === true ? new RecordCopies() : codec.createEncoder();
-      return { encoder, targets, line: isLocal ? this.createLine(targets, encoder) : undefined };
+      const line = isLocal ? this.createLine(targets, encoder) : undefined;
+      return { encoder, targets, line, marker: undefined };
     };
     // A broadcast record is encoded once; the subpartitions share the bytes. Copies they could not share.
     this.batches =
@@ -110,6 +115,24 @@ export class OutputEdge implements RecordOutput {
   signal(signal: TimeSignal): void {
     if (this.spec.element === undefined) return;
     this.broadcast({ kind: 'watermark', timestampMs: signal === 'idle' ? Number.NaN : signal });
+  }
+
+  /**
+   * To one consumer, another one each time, behind what has gathered for it: a marker waits as long as a
+   * record would. One that finds another waiting is dropped, as it would say the same.
+   */
+  mark(marker: LatencyMarker): void {
+    this.marked = (this.marked + 1) % this.spec.subpartitions.length;
+    const { batches } = this;
+    const batch = batches.length === 1 ? batches[0] : batches[this.marked];
+    if (batch === undefined) return;
+    if (batch.encoder.records > 0) batch.marker ??= marker;
+    else this.sendMarker(batch, marker);
+  }
+
+  private sendMarker({ targets }: OpenBatch, marker: LatencyMarker): void {
+    const target = targets.length === 1 ? targets[0] : targets[this.marked];
+    target?.push({ kind: 'latency-marker', marker });
   }
 
   private choose(record: unknown): OpenBatch {
@@ -170,7 +193,8 @@ export class OutputEdge implements RecordOutput {
     return line;
   }
 
-  private send({ encoder, targets }: OpenBatch): void {
+  private send(batch: OpenBatch): void {
+    const { encoder, targets } = batch;
     const { records, bytes } = encoder;
     const content = encoder.finish();
     const payload = content instanceof Uint8Array ? content : NO_PAYLOAD;
@@ -195,5 +219,8 @@ export class OutputEdge implements RecordOutput {
       ...(copies === undefined ? {} : { copies, copiedBytes: bytes }),
     };
     for (const target of targets) target.push(message);
+    if (batch.marker === undefined) return;
+    this.sendMarker(batch, batch.marker);
+    batch.marker = undefined;
   }
 }

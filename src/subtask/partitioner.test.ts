@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import { keyGroupRange } from '../contracts/key-groups.ts';
+import { SeededRandom } from '../kernel/random.ts';
 import { keyGroupFor } from '../state/key-group-hash.ts';
 import { createPartitioner, type PartitionSpec } from './partitioner.ts';
 
@@ -9,6 +10,7 @@ const spec: PartitionSpec = {
   subtaskIndex: 1,
   maxParallelism: 128,
   parallelism: 3,
+  random: new SeededRandom(1),
   keySelector: (value) => value,
 };
 
@@ -32,6 +34,25 @@ test('HASH sends each key to the subtask that owns its key group', () => {
 test('REBALANCE and RESCALE take turns, each producer beginning elsewhere', () => {
   expect(choose({ partitioner: 'REBALANCE' }, [1, 1, 1, 1])).toEqual([1, 2, 0, 1]);
   expect(choose({ partitioner: 'RESCALE', subpartitions: 2, subtaskIndex: 4 }, [1, 1, 1])).toEqual([0, 1, 0]);
+});
+
+test('SHUFFLE chooses every consumer about as often, in no order', () => {
+  const chosen = choose({ partitioner: 'SHUFFLE' }, Array(3_000).fill('same'));
+  for (const consumer of [0, 1, 2]) {
+    const share = chosen.filter((one) => one === consumer).length;
+    expect(share).toBeGreaterThan(900);
+    expect(share).toBeLessThan(1_100);
+  }
+  expect(chosen.slice(0, 30)).not.toEqual(choose({ partitioner: 'REBALANCE' }, Array(30).fill('same')));
+});
+
+test('REBALANCE and RESCALE are even to the record', () => {
+  for (const partitioner of ['REBALANCE', 'RESCALE'] as const) {
+    for (let subtaskIndex = 0; subtaskIndex < 5; subtaskIndex++) {
+      const chosen = choose({ partitioner, subtaskIndex }, Array(300).fill('same'));
+      expect([0, 1, 2].map((consumer) => chosen.filter((one) => one === consumer).length)).toEqual([100, 100, 100]);
+    }
+  }
 });
 
 test('FORWARD and GLOBAL have one target, BROADCAST all', () => {

@@ -2,6 +2,7 @@ import { unreachable } from '../kernel/assert.ts';
 import { InvalidArgumentError } from '../kernel/errors.ts';
 import type { Partitioner } from '../contracts/job-graph.ts';
 import { subtaskForKeyGroup } from '../contracts/key-groups.ts';
+import type { Random } from '../kernel/random.ts';
 import { canonicalKey, keyGroupFor } from '../state/key-group-hash.ts';
 
 /** Index of the subpartition that a record goes to, or `all`. */
@@ -15,6 +16,8 @@ export interface PartitionSpec {
   /** Of the consuming vertex, for HASH. */
   readonly maxParallelism: number;
   readonly parallelism: number;
+  /** For SHUFFLE. */
+  readonly random: Random;
   readonly keySelector: ((value: unknown) => unknown) | undefined;
 }
 
@@ -35,6 +38,8 @@ export function createPartitioner(spec: PartitionSpec): SelectSubpartition {
         return chosen;
       };
     }
+    case 'SHUFFLE':
+      return () => spec.random.int(subpartitions);
     case 'HASH': {
       if (keySelector === undefined) throw new InvalidArgumentError('a HASH edge has no key selector in the program');
       if (subpartitions === 1) {

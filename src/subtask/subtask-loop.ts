@@ -6,6 +6,7 @@ import type { BatchReader } from './batch-reader.ts';
 import type { Chain, ReceiverEnds } from './chain.ts';
 import type { GateEvent, InputGate } from './input-gate.ts';
 import type { IoMeter, Waiting } from './io-meter.ts';
+import type { LatencyTracker } from './latency-tracker.ts';
 import type { SubtaskOperator } from './operators/operator.ts';
 import type { SourceOperator } from './operators/source-operator.ts';
 import type { Runnable } from './run-loop.ts';
@@ -29,6 +30,8 @@ export interface SubtaskLoopSpec {
   /** Of tasks that have to do with event time or timers; its chain is `chain`. */
   readonly time?: TaskTime | undefined;
   readonly outputs: TaskOutputs;
+  /** Where latency is tracked. */
+  readonly latency?: LatencyTracker | undefined;
   /** The job has stopped before: nothing is read and no timer fires, but barriers pass. */
   readonly suspended?: boolean;
   /** Those that may ask to wait. */
@@ -149,14 +152,13 @@ export class SubtaskLoop implements Runnable {
 
   runSlice(deadlineMs: number): boolean {
     if (this.stopped) return false;
-    const { clock, meter, outputs } = this.spec;
+    const { clock, meter } = this.spec;
     this.nowMs = clock.nowMs();
     meter.begin(this.nowMs);
     this.beginSlice(deadlineMs);
     let waiting: Waiting = 'idle';
     try {
       waiting = this.advance();
-      outputs.endOfSlice();
     } catch (error) {
       this.spec.onFailure(error);
     }
@@ -209,9 +211,13 @@ export class SubtaskLoop implements Runnable {
   /** One unit of work; false when there is none. */
   private step(): boolean {
     if (this.takeTrigger()) return true;
-    const { input, time, suspended } = this.spec;
+    const { input, time, latency, suspended } = this.spec;
     if (time?.due === true && suspended !== true) {
       time.handleDue(this.nowMs);
+      return true;
+    }
+    if (latency?.due === true && suspended !== true) {
+      latency.emit();
       return true;
     }
     if (this.ending) {
@@ -270,6 +276,9 @@ export class SubtaskLoop implements Runnable {
         return;
       case 'watermark':
         this.spec.time?.watermark(event.channel, event.timestampMs);
+        return;
+      case 'latency-marker':
+        this.spec.latency?.received(event.marker);
         return;
       case 'end-of-data':
         this.drained = event.drained;

@@ -19,6 +19,7 @@ import type { ChainFactory } from './chain.ts';
 import { CheckpointExecutor } from './checkpoint-executor.ts';
 import { InputGate } from './input-gate.ts';
 import { IoMeter } from './io-meter.ts';
+import { LatencyTracker } from './latency-tracker.ts';
 import type { RunLoop } from './run-loop.ts';
 import type { SlotRuntimeEvents } from './slot-runtime-port.ts';
 import type { StateBackendFactory } from './state-backend-factory.ts';
@@ -84,6 +85,7 @@ export class Subtask {
   private resolveEnded: () => void = () => undefined;
   private operators: OperatorSet | undefined;
   private gate: InputGate | undefined;
+  private readonly latency: LatencyTracker | undefined;
   private loop: SubtaskLoop | undefined;
   private time: TaskTime | undefined;
   private checkpoints: CheckpointExecutor | undefined;
@@ -122,12 +124,18 @@ export class Subtask {
     this.wiring = new TaskWiring({
       exchange: deps.exchange,
       codec: deps.codec,
-      limits: deps.exchangeOptions,
+      // A buffer timeout of 0 means that records do not wait for each other.
+      limits:
+        deployment.graph.config.bufferTimeoutMs === 0
+          ? { ...deps.exchangeOptions, batchRecords: 1 }
+          : deps.exchangeOptions,
       deployment,
       task,
       outputs: this.outputs,
       meter: this.meter,
+      random: deps.random,
     });
+    this.latency = this.createLatencyTracker();
   }
 
   /** Begins in the background; everything that happens is told through the events. */
@@ -144,7 +152,8 @@ export class Subtask {
 
   attemptReport(): AttemptReport {
     const { deployment, task } = this;
-    const io = this.meter.report(this.deps.clock.nowMs());
+    const latency = this.latency?.report() ?? [];
+    const io = { ...this.meter.report(this.deps.clock.nowMs()), ...(latency.length === 0 ? {} : { latency }) };
     return {
       jobId: deployment.jobId,
       deployment: deployment.deployment,
@@ -301,6 +310,7 @@ export class Subtask {
       chain,
       time,
       outputs: this.outputs,
+      latency: this.latency,
       suspended: task.suspended === true,
       sinks: built.sinks,
       meter: this.meter,
@@ -379,6 +389,7 @@ export class Subtask {
     if (this.loop !== undefined) this.deps.loop.remove(this.loop);
     this.graceTimer?.cancel();
     this.time?.close();
+    this.latency?.close();
     this.abort.abort();
     this.checkpoints?.abortAll();
     this.outputs.close();
@@ -405,6 +416,22 @@ export class Subtask {
         ? new ExactlyOnceAligner(channels)
         : new AtLeastOnceTracker(channels);
     return new InputGate(channels, aligner, () => this.wake(), { eventTime });
+  }
+
+  private createLatencyTracker(): LatencyTracker | undefined {
+    const { latencyIntervalMs = 0 } = this.deployment.graph.config;
+    if (latencyIntervalMs === 0) return undefined;
+    const [head] = this.vertex.operators;
+    const { subtaskIndex, inputs } = this.task;
+    return new LatencyTracker({
+      clock: this.deps.clock,
+      source:
+        inputs.length > 0 || head === undefined
+          ? undefined
+          : { id: head.id, subtaskIndex, intervalMs: latencyIntervalMs },
+      forward: (marker) => this.outputs.mark(marker),
+      wake: () => this.wake(),
+    });
   }
 
   private onInputLost(error: Error): void {

@@ -1,11 +1,11 @@
-import type { CheckpointBarrier } from '../exchange/channel-message.ts';
+import type { CheckpointBarrier, LatencyMarker } from '../exchange/channel-message.ts';
 import type { Clock, Timer } from '../kernel/clock.ts';
 import type { SubpartitionWriterListener } from '../exchange/subpartition.ts';
 import type { OutputEdge } from './output-edge.ts';
 
 export interface TaskOutputsDeps {
   readonly clock: Clock;
-  /** 0: every batch leaves at the end of the slice that wrote it. */
+  /** Not more than 0: no batch leaves by time. */
   readonly bufferTimeoutMs: number;
   /** There is room again. */
   readonly wake: () => void;
@@ -54,9 +54,8 @@ export class TaskOutputs implements SubpartitionWriterListener {
     for (const edge of this.edges) edge.deadline(deadlineMs);
   }
 
-  /** Called after each slice. */
-  endOfSlice(): void {
-    if (this.deps.bufferTimeoutMs === 0 && this.dirty) this.flush();
+  mark(marker: LatencyMarker): void {
+    for (const edge of this.edges) edge.mark(marker);
   }
 
   barrier(barrier: CheckpointBarrier): void {

@@ -7,6 +7,7 @@ import type { Subpartition } from '../exchange/subpartition.ts';
 import { present } from '../kernel/assert.ts';
 import { CorruptError, isMillraceError } from '../kernel/errors.ts';
 import type { OperatorId } from '../kernel/ids.ts';
+import type { Random } from '../kernel/random.ts';
 import type { UserProgram } from '../program/user-program.ts';
 import { BatchReader } from './batch-reader.ts';
 import type { InputGate } from './input-gate.ts';
@@ -27,6 +28,7 @@ export interface TaskWiringSpec {
   readonly task: TaskDeployment;
   readonly outputs: TaskOutputs;
   readonly meter: IoMeter;
+  readonly random: Random;
 }
 
 /** Where an operator's results go. */
@@ -73,6 +75,7 @@ export class TaskWiring {
         subtaskIndex: task.subtaskIndex,
         maxParallelism: target.maxParallelism,
         parallelism: target.parallelism,
+        random: this.spec.random,
         keySelector: program.keySelectors.get(edge.id),
       });
       const local = subpartitions.map((_, subpartition) => this.isLocal(edge.id, subpartition));

@@ -19,6 +19,7 @@ export function jobDefaults(c: Configuration): JobConfig {
     },
     restartStrategy: restartStrategy(c, c.checkpointIntervalMs !== undefined),
     bufferTimeoutMs: c.bufferTimeoutMs,
+    ...(c.latencyIntervalMs === 0 ? {} : { latencyIntervalMs: c.latencyIntervalMs }),
     autoWatermarkIntervalMs: c.autoWatermarkIntervalMs,
     state: stateConfig(c),
     recoveryFallback: c.recoveryFallback,

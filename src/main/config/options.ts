@@ -1,4 +1,4 @@
-import { parseBoolean, parseDuration, parseInteger, parseNumber, parseSize } from './values.ts';
+import { parseBoolean, parseDuration, parseDurationOrNever, parseInteger, parseNumber, parseSize } from './values.ts';
 
 /**
  * Every configuration key, its type, default and meaning: the one list from which parsing, the check
@@ -284,7 +284,17 @@ export const OPTIONS = {
     'false',
     'Workers keep a copy of what they wrote for the newest checkpoint below `io.tmp.dirs`, and restore from it if they can, unless the job says.',
   ),
-  bufferTimeoutMs: duration('execution.buffer-timeout', '20 ms', 'Longest time a record waits in an output buffer.'),
+  bufferTimeoutMs: option(
+    'execution.buffer-timeout',
+    '20 ms',
+    parseDurationOrNever,
+    'Longest time a record waits in an output buffer. 0 sends each record by itself; -1 sends buffers only when they are full.',
+  ),
+  latencyIntervalMs: duration(
+    'metrics.latency.interval',
+    '0 ms',
+    'How often sources send a latency marker through the job; 0 never. What operators see of them is among the job’s metrics.',
+  ),
   autoWatermarkIntervalMs: duration(
     'pipeline.auto-watermark-interval',
     '200 ms',

@@ -39,6 +39,11 @@ export function parseDuration(text: string): number {
   return withUnit(text, DURATION_UNITS, 'a duration such as "500 ms", "2 s" or "10 min"');
 }
 
+/** A duration, or -1 for never. */
+export function parseDurationOrNever(text: string): number {
+  return text.trim() === '-1' ? -1 : parseDuration(text);
+}
+
 /** `64 kb`, `100 MiB`, or a bare number of bytes; units are binary, as Flink's. Result in bytes. */
 export function parseSize(text: string): number {
   return Math.round(withUnit(text, SIZE_UNITS, 'a size such as "64 kb" or "100 MiB"'));

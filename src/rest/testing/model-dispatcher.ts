@@ -158,6 +158,7 @@ export class ModelDispatcher implements DispatcherGateway {
     const vertex = (name: string, n: number) => ({
       id: asVertexId(String(n).repeat(32)),
       name,
+      operators: [],
       slotSharingGroup: 'default',
       parallelism: 1,
       maxParallelism: 128,
