@@ -1,3 +1,4 @@
+import { backpressureBench } from './backpressure.ts';
 import { chainBench } from './chain.ts';
 import { codecBench } from './codec.ts';
 import type { Benchmark } from './lib/benchmark.ts';
@@ -14,4 +15,5 @@ export const BENCHMARKS: readonly Benchmark[] = [
   windowBench,
   shuffleBench,
   stateBench,
+  backpressureBench,
 ];
