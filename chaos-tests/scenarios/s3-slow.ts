@@ -5,6 +5,7 @@ export const s3Slow: Scenario = {
   says: 'Every call of S3 takes a second and more.',
   proxied: ['s3'],
   seconds: 14,
+  neverRestarts: true,
   story: async (stage) => {
     await stage.fault('S3 slow', () => {
       stage.s3Proxy.fault = () => ({ kind: 'delay', delayMs: 1_000 });

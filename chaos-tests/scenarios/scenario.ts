@@ -36,6 +36,8 @@ export interface Scenario {
   readonly expects?: readonly string[];
   /** How the job ends (default FINISHED). */
   readonly ends?: 'FINISHED' | 'CANCELED';
+  /** Whatever is hurt here, no task has to be deployed again because of it. */
+  readonly neverRestarts?: boolean;
   /** Wall clocks differ between processes, so that their logs cannot be put in one order. */
   readonly clocksDiffer?: boolean;
   /** The story submits the job itself. */

@@ -10,7 +10,7 @@ import { danglingPointers } from '../checkers/check-bucket.ts';
 import { checkHistory } from '../checkers/check-history.ts';
 import { checkLogs } from '../checkers/check-logs.ts';
 import { leftovers, StoreInspector } from '../checkers/check-stores.ts';
-import { clusterLines, strayLines } from '../checkers/cluster-logs.ts';
+import { type ClusterLine, clusterLines, strayLines } from '../checkers/cluster-logs.ts';
 import { judgeQuiet, settled } from '../checkers/settled.ts';
 import type { Scenario } from '../scenarios/scenario.ts';
 import { WORKLOADS, type WorkloadName } from '../workloads/records.ts';
@@ -138,6 +138,7 @@ async function playRound(world: World, scenario: Scenario, round: Round) {
       const expected = scenario.expects ?? [];
       problems.push(...checkLogs(masters, job.jobId).filter((one) => !expected.some((text) => one.includes(text))));
     }
+    if (scenario.neverRestarts === true) problems.push(...restarts(masters, job.jobId, stage.faults[0]?.atMs ?? 0));
     problems.push(...checkHistory(await etcdHistory(world.etcd.member(0).endpoint, root, fromRevision), root));
     problems.push(...leaked(cluster, world.s3.access.credentials.secretAccessKey));
     const sources = {
@@ -203,6 +204,13 @@ async function judgeStop(
   for (const line of [...strayLines(cluster.masters), ...strayLines(cluster.workers)])
     problems.push(`not a log line: ${line}`);
   return problems;
+}
+
+function restarts(masters: readonly ClusterLine[], jobId: string, sinceMs: number): string[] {
+  return masters
+    .filter(({ time, msg }) => time >= sinceMs && /^(job|regions) deployed$/.test(msg))
+    .filter((line) => line.jobId === jobId)
+    .map(({ deployment }) => `deployment ${deployment} was not needed: this fault stops no task`);
 }
 
 function leaked(cluster: LocalCluster, secret: string): string[] {
