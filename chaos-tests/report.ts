@@ -28,10 +28,10 @@ export function markdownReport({ rounds, machine, date, skipped }: SuiteReport):
     `${rounds.length - failed.length} of ${rounds.length} rounds passed.`,
     '',
     'Each round runs a cluster of real processes (three masters, two workers, three etcd members, a Ceph S3 gateway)',
-    'with one of three jobs (keyed counts; list state and timers; two inputs) into files or S3 objects. Then the committed',
+    'with one of four jobs (keyed counts; list state and timers; two inputs; no exchange) into files or S3. Then the committed',
     'output is compared with that of a run without faults, line by line, and etcd’s whole history, the bucket, the logs, the slots',
     'and the ends of all processes are checked. Times are milliseconds since the fault, median (worst): until somebody said that a',
-    'leader or worker is lost, until a new leader was elected, until all tasks ran again (*a*: adopted, they never stopped),',
+    'leader or worker is lost, until a new leader was elected, until all tasks ran again (adopted: they never stopped),',
     'and the longest time without any record out of the job. `-`: it did not happen, and need not.',
     '',
     `| ${COLUMNS.join(' | ')} |`,
@@ -69,14 +69,15 @@ function byScenario(rounds: readonly RoundReport[]): string[][] {
     const own = rounds.filter(({ scenario }) => scenario === name);
     const faults = own.flatMap((round) => round.faults);
     const passed = own.filter(({ problems }) => problems.length === 0).length;
-    const adopted = faults.some((fault) => fault.adopted) ? ' *a*' : '';
+    const recovered = faults.filter(({ runningMs }) => runningMs !== undefined);
+    const adopted = recovered.filter((fault) => fault.adopted).length;
     return [
       `\`${name}\``,
       String(own.length),
       passed === own.length ? 'pass' : `**${own.length - passed} failed**`,
       spread(faults, 'detectedMs'),
       spread(faults, 'electedMs'),
-      `${spread(faults, 'runningMs')}${adopted}`,
+      `${spread(faults, 'runningMs')}${adopted === 0 ? '' : `, adopted ${adopted} of ${recovered.length}`}`,
       spread(faults, 'gapMs'),
     ];
   });

@@ -1,3 +1,4 @@
+import { isDeployment } from '../checkers/check-logs.ts';
 import type { ClusterLine } from '../checkers/cluster-logs.ts';
 import type { Fault } from './stage.ts';
 
@@ -24,7 +25,6 @@ export interface TimelineSources {
 }
 
 const LOST = ['leader lost', 'worker lost', 'leader suspected', 'leader taken over'];
-const DEPLOYED = ['job deployed', 'regions deployed'];
 
 /** Reads from all logs, when all is over, how long each fault was felt. */
 export function faultTimelines(faults: readonly Fault[], sources: TimelineSources): FaultTimeline[] {
@@ -35,7 +35,7 @@ export function faultTimelines(faults: readonly Fault[], sources: TimelineSource
     const after = (line: ClusterLine | undefined) => (line === undefined ? undefined : line.time - fault.atMs);
     const told = since(masters);
     const ofJob = told.filter((line) => line.jobId === jobId);
-    const deployed = ofJob.findLast(({ msg }) => DEPLOYED.includes(msg));
+    const deployed = ofJob.findLast(isDeployment);
     const adopted = ofJob.findLast(({ msg }) => msg === 'job adopted');
     const restarted = deployed !== undefined && (adopted === undefined || deployed.time > adopted.time);
     const running = new Set<string>();

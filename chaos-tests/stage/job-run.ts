@@ -17,7 +17,7 @@ const PARALLELISM = 2;
 const RATE_PER_SECOND = 600;
 const PATIENCE_MS = 120_000;
 /** Of the plan: the sources with their chains, and what is behind the exchange. */
-const VERTICES: Readonly<Record<WorkloadName, number>> = { counts: 2, windows: 2, pairs: 3 };
+const VERTICES: Readonly<Record<WorkloadName, number>> = { counts: 2, windows: 2, pairs: 3, forward: 1 };
 
 export interface JobRunOptions {
   readonly cluster: LocalCluster;

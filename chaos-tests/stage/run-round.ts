@@ -8,7 +8,7 @@ import { LocalCluster } from '../../test-support/local-cluster.ts';
 import { until } from '../../test-support/until.ts';
 import { danglingPointers } from '../checkers/check-bucket.ts';
 import { checkHistory } from '../checkers/check-history.ts';
-import { checkLogs } from '../checkers/check-logs.ts';
+import { checkLogs, isDeployment } from '../checkers/check-logs.ts';
 import { leftovers, StoreInspector } from '../checkers/check-stores.ts';
 import { type ClusterLine, clusterLines, strayLines } from '../checkers/cluster-logs.ts';
 import { judgeQuiet, settled } from '../checkers/settled.ts';
@@ -208,8 +208,7 @@ async function judgeStop(
 
 function restarts(masters: readonly ClusterLine[], jobId: string, sinceMs: number): string[] {
   return masters
-    .filter(({ time, msg }) => time >= sinceMs && /^(job|regions) deployed$/.test(msg))
-    .filter((line) => line.jobId === jobId)
+    .filter((line) => line.time >= sinceMs && line.jobId === jobId && isDeployment(line))
     .map(({ deployment }) => `deployment ${deployment} was not needed: this fault stops no task`);
 }
 

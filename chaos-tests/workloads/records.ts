@@ -50,6 +50,8 @@ export const rightOf = (index: number, records: number): Half => ({
 /** A prime, larger than any count of records it could divide. */
 const STEP = 1_000_003;
 
+export const forwardLineOf = (index: number): string => `${index} ${mixed(index)}`;
+
 const LINES: Readonly<Record<WorkloadName, (records: number) => string[]>> = {
   counts(records) {
     const counts = new Map<string, number>();
@@ -73,10 +75,11 @@ const LINES: Readonly<Record<WorkloadName, (records: number) => string[]>> = {
     const rights = new Map(indexes(records).map((index) => [rightOf(index, records).id, index]));
     return indexes(records).map((index) => `${index} ${leftOf(index).value} ${rights.get(index)}`);
   },
+  forward: (records) => indexes(records).map(forwardLineOf),
 };
 
-export type WorkloadName = 'counts' | 'windows' | 'pairs';
-export const WORKLOADS: readonly WorkloadName[] = ['counts', 'windows', 'pairs'];
+export type WorkloadName = 'counts' | 'windows' | 'pairs' | 'forward';
+export const WORKLOADS: readonly WorkloadName[] = ['counts', 'windows', 'pairs', 'forward'];
 
 /** Every line of the output without faults, in any order. */
 export function expectedLines(name: WorkloadName, records: number): string[] {

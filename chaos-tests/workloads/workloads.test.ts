@@ -5,6 +5,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { makeTempFolder, removeTempFolder } from '../../test-support/guardian.ts';
 import { compareLines } from '../checkers/check-lines.ts';
 import { main as counts } from './counts.ts';
+import { main as forward } from './forward.ts';
 import { main as pairs } from './pairs.ts';
 import { expectedLines, type WorkloadName, type WorkloadOptions } from './records.ts';
 import { main as windows } from './windows.ts';
@@ -15,7 +16,7 @@ beforeEach(() => {
 });
 afterEach(() => removeTempFolder(folder));
 
-const PROGRAMS = { counts, windows, pairs };
+const PROGRAMS = { counts, windows, pairs, forward };
 
 test.each(Object.keys(PROGRAMS) as WorkloadName[])(
   'without faults %s writes exactly what is expected',
