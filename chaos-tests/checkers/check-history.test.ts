@@ -71,6 +71,6 @@ test.each<[string, (readonly Change[])[], RegExp]>([
   expect(problemsOf(...transactions).join('\n')).toMatch(says);
 });
 
-test('what every master writes for itself needs no leader', () => {
-  expect(problemsOf([['put', 'replicas/jobmanager-0/x', {}]])).toEqual([]);
+test('what every master and worker writes for itself needs no leader', () => {
+  expect(problemsOf([['put', 'replicas/jobmanager-0/x', {}]], [['put', 'workers/taskmanager-0', {}]])).toEqual([]);
 });

@@ -5,8 +5,8 @@ interface Term {
   readonly value: string;
 }
 
-/** Written by every master under a lease of its own; nothing is decided by them. */
-const NOT_THE_LEADERS = /^(replicas|standbys|suspicions)\//;
+/** Written by every master and worker under a lease of its own; nothing is decided by them. */
+const NOT_THE_LEADERS = /^(replicas|workers)\//;
 
 /**
  * What etcd's own memory of one cluster must not contradict, whatever was killed or cut off (the numbers are

@@ -54,9 +54,10 @@ export function leftovers(contents: StoreContents, jobId: string, clusterStopped
   const problems: string[] = [];
   if (result === undefined) problems.push('there is no result of the job');
   else if (!/"dirty":false/.test(result)) problems.push(`the result was not marked clean: ${result}`);
-  const ofMasters = (key: string) => !clusterStopped && (key === 'leader' || key.startsWith('replicas/'));
+  // Each under a lease of its own, so that those of the killed go soon.
+  const ofLiving = (key: string) => !clusterStopped && (key === 'leader' || /^(replicas|workers)\//.test(key));
   for (const key of contents.keys.keys())
-    if (key !== `results/${jobId}` && !ofMasters(key)) problems.push(`key ${key} is left`);
+    if (key !== `results/${jobId}` && !ofLiving(key)) problems.push(`key ${key} is left`);
   const details = contents.objects.filter((name) => name.startsWith(`jobs/${jobId}/details-`));
   if (details.length !== 1) problems.push(`${details.length} objects with details of the job`);
   for (const name of contents.objects)
