@@ -10,7 +10,7 @@ import { bids, wordCounts } from './lib/sample-data.ts';
 const BATCH_RECORDS = 1_024;
 const BATCHES = 16;
 /** A turn long enough that the garbage of the contender before does not decide. */
-const PASSES = 8;
+const PASSES = 24;
 
 type Batch = readonly unknown[];
 
@@ -32,7 +32,7 @@ export const codecBench: Benchmark = {
         records.slice(i * BATCH_RECORDS, (i + 1) * BATCH_RECORDS),
       );
       const contenders = [json(batches), columnar(batches), rows(batches), structures(batches), v8(batches)];
-      const measured = await measureRounds(contenders, { rounds, warmupRounds: 5, clock: 'cpu' });
+      const measured = await measureRounds(contenders, { rounds, warmupRounds: 3, clock: 'cpu', budgetMs: 20_000 });
       const [baseline, own, ...others] = measured as readonly [Measurement, Measurement, ...Measurement[]];
       say(`${name}: ${measured.map((m) => `${m.name} ${m.nsPerOp.toFixed(0)} ns`).join(', ')} a record`);
       say(`${name}: ${sizes(batches)}`);

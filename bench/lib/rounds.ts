@@ -11,6 +11,8 @@ export interface Measurement {
   readonly nsPerOp: number;
   /** Of each round. */
   readonly samples: readonly number[];
+  /** By the CPU that the process used, whichever clock was asked for. */
+  readonly cpuNsPerOp?: number;
 }
 
 export interface RoundsOptions {
@@ -37,6 +39,7 @@ export async function measureRounds(
   { rounds, warmupRounds, clock, budgetMs = 45_000 }: RoundsOptions,
 ): Promise<readonly Measurement[]> {
   const samples = contenders.map((): number[] => []);
+  const cpuSamples = contenders.map((): number[] => []);
   const endMs = performance.now() + budgetMs;
   for (let round = 0; round < warmupRounds + rounds; round++) {
     if (round >= warmupRounds + ROUNDS_MIN && performance.now() > endMs) break;
@@ -44,15 +47,18 @@ export async function measureRounds(
       const at = (round + turn) % contenders.length;
       const contender = contenders[at] as Contender;
       const startNs = CLOCKS[clock]();
+      const startCpuNs = CLOCKS.cpu();
       const ran = contender.run();
       const operations = typeof ran === 'number' ? ran : await ran;
       const tookNs = CLOCKS[clock]() - startNs;
-      if (round >= warmupRounds) samples[at]?.push(tookNs / operations);
+      if (round < warmupRounds) continue;
+      samples[at]?.push(tookNs / operations);
+      cpuSamples[at]?.push((CLOCKS.cpu() - startCpuNs) / operations);
     }
   }
   return contenders.map(({ name }, i) => {
     const own = samples[i] as readonly number[];
-    return { name, nsPerOp: median(own), samples: own };
+    return { name, nsPerOp: median(own), samples: own, cpuNsPerOp: median(cpuSamples[i] as readonly number[]) };
   });
 }
 

@@ -6,6 +6,7 @@ import type { JobGraph } from '../../contracts/job-graph.ts';
 import type { AttemptReport, CheckpointAck, CheckpointDecline, SlotDeployment } from '../../contracts/task.ts';
 import { restoreTasks } from '../../checkpoint/restore-tasks.ts';
 import { buildSlotDeployments, expandJobGraph, type ExecutionPlan, type TaskKey } from '../../graph/execution-graph.ts';
+import { ThreadNeighbours } from '../../exchange/port-transport.ts';
 import { isTerminalExecutionState } from '../../contracts/job-status.ts';
 import { type Clock, SystemClock } from '../../kernel/clock.ts';
 import {
@@ -22,7 +23,7 @@ import { SystemRandom } from '../../kernel/random.ts';
 import { InlinePrograms } from '../../program/inline-programs.ts';
 import { enumerateSplits, toUserProgram } from '../../program/program-graph.ts';
 import { createStateBackends, type StateBackendsOptions } from '../../state/state-backends.ts';
-import { SlotRuntime, type SlotRuntimeOptions } from '../slot-runtime.ts';
+import { SlotRuntime, type SlotRuntimeDeps, type SlotRuntimeOptions } from '../slot-runtime.ts';
 
 export const TEST_JOB = asJobId('5'.repeat(32));
 const clock = new SystemClock();
@@ -45,6 +46,7 @@ export class SlotCluster {
   readonly history: AttemptReport[] = [];
   runtimes: SlotRuntime[] = [];
   private deployments = 0;
+  private readonly neighbours = new ThreadNeighbours();
   constructor(
     readonly objects: MemoryObjectStore = new MemoryObjectStore(clock),
     private readonly stateOptions: StateBackendsOptions = { memoryThresholdBytes: 256 },
@@ -54,7 +56,12 @@ export class SlotCluster {
 
   private current: { readonly deployment: DeploymentId; readonly slots: readonly SlotDeployment[] } | undefined;
 
-  async addSlots(count: number, options: Partial<SlotRuntimeOptions> = {}): Promise<void> {
+  /** They are slots of one worker, unless `deps` say otherwise: neighbours that exchange records over ports. */
+  async addSlots(
+    count: number,
+    options: Partial<SlotRuntimeOptions> = {},
+    deps: Partial<SlotRuntimeDeps> = {},
+  ): Promise<void> {
     for (let i = 0; i < count; i++) {
       this.runtimes.push(
         await SlotRuntime.start(
@@ -70,6 +77,8 @@ export class SlotCluster {
               checkpointDecline: (decline) => void this.declines.push(structuredClone(decline)),
               crashed: () => undefined,
             },
+            neighbours: this.neighbours,
+            ...deps,
           },
           { name: `slot-${this.runtimes.length}`, ...options },
         ),
