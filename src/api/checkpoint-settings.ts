@@ -49,6 +49,21 @@ export class CheckpointSettings {
     return this.set({ externalizedRetention: oneOf('checkpoint retention', retention, RETENTIONS) });
   }
 
+  /**
+   * Barriers overtake records that wait in queues, which are then part of the checkpoint: it completes however slow
+   * a sink is. For EXACTLY_ONCE; edges that bind reader to writer (forward, rescale) or are broadcast stay aligned.
+   */
+  enableUnalignedCheckpoints(enabled = true): this {
+    return this.set({ unaligned: enabled });
+  }
+
+  /** With unaligned checkpoints: barriers wait their turn for this long before they overtake. 0 (default): not at all. */
+  setAlignedCheckpointTimeout(alignedTimeoutMs: number): this {
+    return this.set({
+      alignedTimeoutMs: checkDuration('the aligned checkpoint timeout', alignedTimeoutMs, { zero: true }),
+    });
+  }
+
   private set(changes: Partial<CheckpointConfig>): this {
     this.settings.setCheckpointing(changes);
     return this;

@@ -1,4 +1,5 @@
 import { InvalidArgumentError } from '../kernel/errors.ts';
+import { checkInFlight } from './assign-in-flight.ts';
 import type { CheckpointMetadata } from '../contracts/checkpoint.ts';
 import type { JobGraph, JobVertex } from '../contracts/job-graph.ts';
 import { type KeyGroupRange, keyGroupRange } from '../contracts/key-groups.ts';
@@ -31,6 +32,7 @@ type OperatorState = CheckpointMetadata['operators'][number];
  * operator that is gone (unless allowed), or keyed state dealt out by another `maxParallelism`.
  */
 export function checkRestorable(metadata: CheckpointMetadata, graph: JobGraph, options: RestoreOptions): void {
+  checkInFlight(metadata, graph, options);
   const operators = new Map(graph.vertices.flatMap((vertex) => vertex.operators.map((op) => [op.id, vertex] as const)));
   for (const state of metadata.operators) {
     if (!hasState(state)) continue;

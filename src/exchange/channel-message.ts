@@ -33,10 +33,17 @@ export interface LatencyMarker {
   readonly sourceSubtask: number;
 }
 
+/** `overtook`: it went past what was queued before it, and needs no credit. */
+export interface BarrierMessage {
+  readonly kind: 'barrier';
+  readonly barrier: CheckpointBarrier;
+  readonly overtook?: true;
+}
+
 /** What a channel carries, in order. Each takes one credit. */
 export type ChannelMessage =
   | RecordsMessage
-  | { readonly kind: 'barrier'; readonly barrier: CheckpointBarrier }
+  | BarrierMessage
   /** NaN: the channel is idle, and nobody is to wait for it until its next watermark. */
   | { readonly kind: 'watermark'; readonly timestampMs: number }
   | { readonly kind: 'latency-marker'; readonly marker: LatencyMarker }

@@ -94,6 +94,7 @@ test('messages and control payloads survive the wire', () => {
   const messages: ChannelMessage[] = [
     { kind: 'records', codec: 1, payload: Buffer.from([2, 0, 0, 0, 5, 6]), records: 2 },
     { kind: 'barrier', barrier: { checkpointId: 2 ** 40 + 1, timestampMs: 1_700_000_000_000.5, options } },
+    { kind: 'barrier', barrier: { checkpointId: 3, timestampMs: 0, options }, overtook: true },
     { kind: 'watermark', timestampMs: -1 },
     {
       kind: 'latency-marker',

@@ -1,4 +1,4 @@
-import type { ChannelMessage } from './channel-message.ts';
+import type { BarrierMessage, ChannelMessage, CheckpointBarrier, RecordsMessage } from './channel-message.ts';
 import type { DirectLine } from './direct-line.ts';
 
 /** A consumer's side of one channel. */
@@ -12,6 +12,10 @@ export interface InputChannel {
   readonly queued: number;
   /** The short way, where the producer runs in this thread. */
   readonly line?: DirectLine | undefined;
+  /** Takes a barrier out of what is held on this side, with the records before it, which stay. */
+  take(
+    matches: (message: BarrierMessage) => boolean,
+  ): { readonly message: BarrierMessage; readonly before: readonly RecordsMessage[] } | undefined;
   /** Reads no more; the producer is told. Idempotent. */
   close(): void;
 }
@@ -20,6 +24,8 @@ export interface InputChannel {
 export interface InputChannelListener {
   /** There is something to poll. */
   onData(): void;
+  /** A barrier has arrived, perhaps behind records that still wait to be polled. */
+  onBarrier?(barrier: CheckpointBarrier, overtook: boolean): void;
   /** Nothing more will come, and the end was not seen. */
   onFailed(error: Error): void;
 }

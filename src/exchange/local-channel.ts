@@ -18,7 +18,12 @@ export class LocalInputChannel implements InputChannel {
     listener: InputChannelListener,
   ) {
     subpartition.attach({
-      onData: () => listener.onData(),
+      onData: () => {
+        // It overtook in the producer's queue, which is also ours.
+        const barrier = subpartition.overtaking;
+        if (barrier !== undefined) listener.onBarrier?.(barrier, true);
+        listener.onData();
+      },
       onFailed: (reason) =>
         listener.onFailed(new UnavailableError(`${description} has ended: ${reason.message}`, { cause: reason })),
     });
@@ -34,6 +39,10 @@ export class LocalInputChannel implements InputChannel {
 
   poll(): ChannelMessage | undefined {
     return this.closed ? undefined : this.subpartition.poll();
+  }
+
+  take(matches: Parameters<InputChannel['take']>[0]): ReturnType<InputChannel['take']> {
+    return this.closed ? undefined : this.subpartition.take(matches);
   }
 
   processed(): void {

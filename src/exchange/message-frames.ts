@@ -3,7 +3,7 @@ import { errorInfoSchema } from '../contracts/schemas.ts';
 import { CorruptError, fromErrorInfo, type MillraceError, toErrorInfo } from '../kernel/errors.ts';
 import { isOperatorId } from '../kernel/ids.ts';
 import { assert, unreachable } from '../kernel/assert.ts';
-import type { ChannelMessage, CheckpointBarrier, LatencyMarker } from './channel-message.ts';
+import type { BarrierMessage, ChannelMessage, CheckpointBarrier, LatencyMarker } from './channel-message.ts';
 import { type Frame, NO_PAYLOAD } from './frame.ts';
 
 /** The payloads of frames other than records: fixed binary where they are frequent, JSON where they are rare. */
@@ -17,6 +17,7 @@ const ALIGNED = 1;
 const FULL = 2;
 const SUSPEND = 4;
 const DRAIN = 8;
+const OVERTOOK = 16;
 
 export function messageToFrame(message: ChannelMessage, channel: number, sequence: number): Frame {
   switch (message.kind) {
@@ -31,7 +32,7 @@ export function messageToFrame(message: ChannelMessage, channel: number, sequenc
         exclusive: message.shared !== true,
       };
     case 'barrier':
-      return { kind: 'barrier', channel, sequence, codec: 0, payload: encodeBarrier(message.barrier) };
+      return { kind: 'barrier', channel, sequence, codec: 0, payload: encodeBarrier(message) };
     case 'watermark': {
       const payload = Buffer.alloc(8);
       payload.writeDoubleLE(message.timestampMs);
@@ -55,7 +56,7 @@ export function frameToMessage(frame: Frame): ChannelMessage | undefined {
       if (frame.payload.length < 4) throw new CorruptError('a records frame is too short');
       return { kind: 'records', codec: frame.codec, payload: frame.payload, records: bufferOf(frame).readUInt32LE(0) };
     case 'barrier':
-      return { kind: 'barrier', barrier: decodeBarrier(frame) };
+      return decodeBarrier(frame);
     case 'watermark':
       return { kind: 'watermark', timestampMs: bufferOf(frame, 8).readDoubleLE() };
     case 'latency-marker':
@@ -88,7 +89,8 @@ function decodeMarker(frame: Frame): LatencyMarker {
   return { markedWallMs: payload.readDoubleLE(0), sourceSubtask: payload.readUInt32LE(8), sourceId };
 }
 
-function encodeBarrier({ checkpointId, timestampMs, options }: CheckpointBarrier): Uint8Array {
+function encodeBarrier({ barrier, overtook }: BarrierMessage): Uint8Array {
+  const { checkpointId, timestampMs, options } = barrier;
   const location = Buffer.from(options.location ?? '', 'utf8');
   const payload = Buffer.alloc(BARRIER_BYTES + location.length);
   payload.writeDoubleLE(checkpointId, 0);
@@ -98,17 +100,18 @@ function encodeBarrier({ checkpointId, timestampMs, options }: CheckpointBarrier
   payload[25] =
     (options.aligned ? ALIGNED : 0) |
     (options.full === true ? FULL : 0) |
+    (overtook === true ? OVERTOOK : 0) |
     (options.stop === 'SUSPEND' ? SUSPEND : options.stop === 'DRAIN' ? DRAIN : 0);
   location.copy(payload, BARRIER_BYTES);
   return payload;
 }
 
-function decodeBarrier(frame: Frame): CheckpointBarrier {
+function decodeBarrier(frame: Frame): BarrierMessage {
   const payload = bufferOf(frame);
   if (payload.length < BARRIER_BYTES) throw new CorruptError('a barrier frame is too short');
   const flags = payload[25] ?? 0;
   const location = payload.toString('utf8', BARRIER_BYTES);
-  return {
+  const barrier: CheckpointBarrier = {
     checkpointId: payload.readDoubleLE(0),
     timestampMs: payload.readDoubleLE(8),
     options: {
@@ -121,6 +124,7 @@ function decodeBarrier(frame: Frame): CheckpointBarrier {
       ...(location === '' ? {} : { location }),
     },
   };
+  return { kind: 'barrier', barrier, ...((flags & OVERTOOK) === 0 ? {} : { overtook: true }) };
 }
 
 export function creditFrame(channel: number, credits: number): Frame {

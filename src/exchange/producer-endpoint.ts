@@ -151,7 +151,8 @@ export class ProducerEndpoint implements WireHandlers {
   }
 
   private enqueue(channel: Channel): void {
-    if (channel.queued || channel.credits === 0 || channel.subpartition === undefined) return;
+    if (channel.queued || channel.subpartition === undefined) return;
+    if (channel.credits === 0 && channel.subpartition.overtaking === undefined) return;
     if (channel.subpartition.queued === 0) return;
     channel.queued = true;
     this.ready.push(channel);
@@ -175,9 +176,11 @@ export class ProducerEndpoint implements WireHandlers {
   }
 
   private sendNext(channel: Channel): void {
+    // What entered the queue since may have taken the place of a barrier that needs no credit.
+    if (channel.credits === 0 && channel.subpartition?.overtaking === undefined) return;
     const message = channel.subpartition?.poll();
     if (message === undefined) return;
-    channel.credits--;
+    if (message.kind !== 'barrier' || message.overtook !== true) channel.credits--;
     channel.sequence = (channel.sequence + 1) >>> 0;
     if (!this.wire.send(messageToFrame(message, channel.id, channel.sequence))) this.congested = true;
     if (message.kind === 'end-of-stream') this.remove(channel);

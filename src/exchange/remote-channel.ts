@@ -3,6 +3,7 @@ import type { ChannelMessage } from './channel-message.ts';
 import type { Frame } from './frame.ts';
 import type { InputChannel, InputChannelListener } from './input-channel.ts';
 import { creditFrame, errorFrame, frameToMessage } from './message-frames.ts';
+import { takeBarrier } from './subpartition.ts';
 import type { Wire } from './wire.ts';
 
 export interface RemoteChannelOptions {
@@ -46,6 +47,10 @@ export class RemoteInputChannel implements InputChannel {
     return this.queue.shift();
   }
 
+  take(matches: Parameters<InputChannel['take']>[0]): ReturnType<InputChannel['take']> {
+    return takeBarrier(this.queue, matches);
+  }
+
   processed(): void {
     if (this.state !== 'open') return;
     this.owed++;
@@ -80,9 +85,12 @@ export class RemoteInputChannel implements InputChannel {
     if (frame.sequence !== this.sequence) {
       throw new CorruptError(`${this.description} sent message ${frame.sequence} where ${this.sequence} was due`);
     }
-    if (this.queue.length >= this.options.credits)
+    const overtook = message.kind === 'barrier' && message.overtook === true;
+    const held = this.queue.reduce((n, one) => (one.kind === 'barrier' && one.overtook === true ? n : n + 1), 0);
+    if (!overtook && held >= this.options.credits)
       throw new CorruptError(`${this.description} sent beyond its credits`);
     this.queue.push(message);
+    if (message.kind === 'barrier') this.options.listener.onBarrier?.(message.barrier, overtook);
     if (message.kind === 'end-of-stream') {
       this.state = 'ended';
       this.options.onReleased();

@@ -1,5 +1,5 @@
 import { MillraceError } from '../kernel/errors.ts';
-import type { ChannelMessage } from './channel-message.ts';
+import type { BarrierMessage, ChannelMessage, CheckpointBarrier, RecordsMessage } from './channel-message.ts';
 import type { DirectLine } from './direct-line.ts';
 
 /** Whoever takes the messages out: a local channel or the endpoint of a connection. */
@@ -15,6 +15,8 @@ export interface SubpartitionWriterListener {
   /** The queue has reached its capacity: stop after the record in hand. */
   onFull(): void;
   onAvailable(): void;
+  /** A barrier that was pushed into the queue has left it. */
+  onBarrierLeft?(subpartition: Subpartition, checkpointId: number): void;
 }
 
 /**
@@ -22,6 +24,8 @@ export interface SubpartitionWriterListener {
  *
  * It has one reader, once: what a lost reader took is gone, so a second one would miss records.
  * A writer that stops when told holds at most `capacity` messages plus what one record produces.
+ *
+ * A barrier may overtake: it goes to the front, and what it passes is given to the writer to be stored.
  */
 export class Subpartition {
   private readonly queue: ChannelMessage[] = [];
@@ -67,8 +71,55 @@ export class Subpartition {
 
   poll(): ChannelMessage | undefined {
     const message = this.queue.shift();
-    if (message !== undefined && this.queue.length === this.capacity - 1) this.writer.onAvailable();
+    if (message !== undefined) this.removed(message);
     return message;
+  }
+
+  /** The barrier that is next and needs no credit. */
+  get overtaking(): CheckpointBarrier | undefined {
+    const [first] = this.queue;
+    return first?.kind === 'barrier' && first.overtook === true ? first.barrier : undefined;
+  }
+
+  /** Puts a barrier before everything but barriers that did the same. Gives the records that it passed. */
+  overtake(barrier: CheckpointBarrier): readonly RecordsMessage[] {
+    this.line?.close();
+    if (!this.open) return [];
+    const passed = recordsOf(this.queue);
+    const at = this.queue.findIndex((message) => message.kind !== 'barrier' || message.overtook !== true);
+    this.queue.splice(at < 0 ? this.queue.length : at, 0, { kind: 'barrier', barrier, overtook: true });
+    if (this.queue.length === this.capacity) this.writer.onFull();
+    this.reader?.onData();
+    return passed;
+  }
+
+  /** Whether a barrier of this checkpoint waits in the queue. */
+  holds(checkpointId: number): boolean {
+    return this.queue.some((message) => message.kind === 'barrier' && message.barrier.checkpointId === checkpointId);
+  }
+
+  /** A barrier of this checkpoint that waits in the queue goes to the front. Undefined when it waits no more. */
+  moveToFront(checkpointId: number): readonly RecordsMessage[] | undefined {
+    const found = this.take((message) => message.barrier.checkpointId === checkpointId);
+    if (found === undefined) return undefined;
+    this.overtake(found.message.barrier);
+    return found.before;
+  }
+
+  /** Takes a barrier out of the queue, wherever it is, and tells which records are before it. */
+  take(
+    matches: (message: BarrierMessage) => boolean,
+  ): { readonly message: BarrierMessage; readonly before: readonly RecordsMessage[] } | undefined {
+    const found = takeBarrier(this.queue, matches);
+    if (found !== undefined) this.removed(found.message);
+    return found;
+  }
+
+  private removed(message: ChannelMessage): void {
+    if (this.queue.length === this.capacity - 1) this.writer.onAvailable();
+    if (message.kind === 'barrier' && message.overtook !== true) {
+      this.writer.onBarrierLeft?.(this, message.barrier.checkpointId);
+    }
   }
 
   /** Throws `CONFLICT` for a second reader, and the producer's own error when it has failed. */
@@ -101,4 +152,20 @@ export class Subpartition {
     this.reader = undefined;
     reader?.onFailed(error);
   }
+}
+
+function recordsOf(messages: readonly ChannelMessage[]): readonly RecordsMessage[] {
+  return messages.filter((message) => message.kind === 'records');
+}
+
+/** Takes the first matching barrier out of a queue. */
+export function takeBarrier(
+  queue: ChannelMessage[],
+  matches: (message: BarrierMessage) => boolean,
+): { readonly message: BarrierMessage; readonly before: readonly RecordsMessage[] } | undefined {
+  const at = queue.findIndex((message) => message.kind === 'barrier' && matches(message));
+  const message = queue[at];
+  if (message?.kind !== 'barrier') return undefined;
+  queue.splice(at, 1);
+  return { message, before: recordsOf(queue.slice(0, at)) };
 }

@@ -9,15 +9,31 @@ import type { CheckpointBarrier } from '../exchange/channel-message.ts';
  *   A3. A barrier of a newer checkpoint ends the alignment of an older one: channels are in order,
  *       so the older barrier will never come on that channel.
  *   A4. Aborted and late barriers change nothing.
+ *   A5. A checkpoint may be triggered before all its barriers have come (it overtakes): what still comes on a
+ *       channel before its barrier is then part of the checkpoint, until the last barrier or the end has come.
  */
 export type AlignerEffect =
   | { readonly kind: 'block'; readonly channel: number }
   | { readonly kind: 'unblock-all' }
   | { readonly kind: 'trigger'; readonly barrier: CheckpointBarrier; readonly alignmentMs: number }
+  /** Snapshot now; records of the `pending` channels are stored until their barriers come. */
+  | {
+      readonly kind: 'overtake';
+      readonly barrier: CheckpointBarrier;
+      readonly pending: ReadonlySet<number>;
+      readonly alignmentMs: number;
+    }
+  /** The barrier of an overtaking checkpoint, or the end, has come on a pending channel. */
+  | { readonly kind: 'arrived'; readonly channel: number }
+  | { readonly kind: 'captured' }
+  | { readonly kind: 'capture-dropped'; readonly reason: string }
   | { readonly kind: 'superseded'; readonly checkpointId: number; readonly by: number };
 
 export interface BarrierAligner {
-  barrier(channel: number, barrier: CheckpointBarrier, nowMs: number): readonly AlignerEffect[];
+  /** `overtook`: it came past records of its channel. */
+  barrier(channel: number, barrier: CheckpointBarrier, nowMs: number, overtook?: boolean): readonly AlignerEffect[];
+  /** The checkpoint has waited for its barriers for long enough: from now on it overtakes. */
+  timedOut?(checkpointId: number, nowMs: number): readonly AlignerEffect[];
   /** The channel's producer has finished: no barrier will come from it. */
   ended(channel: number, nowMs: number): readonly AlignerEffect[];
   aborted(checkpointId: number): readonly AlignerEffect[];
@@ -72,15 +88,23 @@ class AlignerMemory {
 export class ExactlyOnceAligner implements BarrierAligner {
   private readonly memory: AlignerMemory;
   private current: Alignment | undefined;
+  /** The checkpoint that overtakes, and the channels whose barriers have not come. A5 */
+  private capture: { readonly checkpointId: number; readonly pending: Set<number> } | undefined;
 
   constructor(channels: number) {
     this.memory = new AlignerMemory(channels);
   }
 
-  barrier(channel: number, barrier: CheckpointBarrier, nowMs: number): readonly AlignerEffect[] {
+  barrier(channel: number, barrier: CheckpointBarrier, nowMs: number, overtook = false): readonly AlignerEffect[] {
     const id = barrier.checkpointId;
+    if (this.capture?.checkpointId === id) return this.arrived(channel);
     if (this.memory.isSettled(id)) return NOTHING; // A4
     const effects: AlignerEffect[] = [];
+    if (this.capture !== undefined) {
+      const { checkpointId } = this.capture;
+      this.capture = undefined;
+      effects.push({ kind: 'capture-dropped', reason: `checkpoint ${id} began before ${checkpointId} was complete` });
+    }
     if (this.current !== undefined && id !== this.current.barrier.checkpointId) {
       const older = this.current.barrier.checkpointId;
       if (id < older) return NOTHING; // A4
@@ -90,20 +114,30 @@ export class ExactlyOnceAligner implements BarrierAligner {
     }
     this.current ??= { barrier, received: new Set(), startedMs: nowMs };
     this.current.received.add(channel);
-    if (this.memory.isComplete(this.current)) effects.push(...this.complete(this.current, nowMs));
+    if (overtook) effects.push(...this.overtake(this.current, nowMs));
+    else if (this.memory.isComplete(this.current)) effects.push(...this.complete(this.current, nowMs));
     else effects.push({ kind: 'block', channel }); // A2
     return effects;
   }
 
+  timedOut(checkpointId: number, nowMs: number): readonly AlignerEffect[] {
+    return this.current?.barrier.checkpointId === checkpointId ? this.overtake(this.current, nowMs) : NOTHING;
+  }
+
   ended(channel: number, nowMs: number): readonly AlignerEffect[] {
     this.memory.open.delete(channel);
+    const arrived = this.capture?.pending.has(channel) === true ? this.arrived(channel) : NOTHING;
     const { current } = this;
-    if (current === undefined || !this.memory.isComplete(current)) return NOTHING;
-    return this.complete(current, nowMs);
+    if (current === undefined || !this.memory.isComplete(current)) return arrived;
+    return [...arrived, ...this.complete(current, nowMs)];
   }
 
   aborted(checkpointId: number): readonly AlignerEffect[] {
     this.memory.abort(checkpointId);
+    if (this.capture?.checkpointId === checkpointId) {
+      this.capture = undefined;
+      return [{ kind: 'capture-dropped', reason: 'the checkpoint was aborted' }];
+    }
     if (this.current?.barrier.checkpointId !== checkpointId) return NOTHING;
     this.current = undefined;
     return [{ kind: 'unblock-all' }];
@@ -111,9 +145,36 @@ export class ExactlyOnceAligner implements BarrierAligner {
 
   abortedUpTo(checkpointId: number): readonly AlignerEffect[] {
     this.memory.settle(checkpointId);
-    if (this.current === undefined || this.current.barrier.checkpointId > checkpointId) return NOTHING;
+    const effects: AlignerEffect[] = [];
+    if (this.capture !== undefined && this.capture.checkpointId <= checkpointId) {
+      this.capture = undefined;
+      effects.push({ kind: 'capture-dropped', reason: 'the checkpoint was aborted' });
+    }
+    if (this.current === undefined || this.current.barrier.checkpointId > checkpointId) return effects;
     this.current = undefined;
-    return [{ kind: 'unblock-all' }];
+    return [...effects, { kind: 'unblock-all' }];
+  }
+
+  private overtake({ barrier, received, startedMs }: Alignment, nowMs: number): readonly AlignerEffect[] {
+    const { checkpointId } = barrier;
+    this.current = undefined;
+    this.memory.settle(checkpointId);
+    const pending = new Set([...this.memory.open].filter((channel) => !received.has(channel)));
+    const effects: AlignerEffect[] = [
+      { kind: 'unblock-all' },
+      { kind: 'overtake', barrier, pending: new Set(pending), alignmentMs: nowMs - startedMs }, // A1
+    ];
+    if (pending.size > 0) this.capture = { checkpointId, pending };
+    else effects.push({ kind: 'captured' });
+    return effects;
+  }
+
+  private arrived(channel: number): readonly AlignerEffect[] {
+    const { capture } = this;
+    if (capture?.pending.delete(channel) !== true) return NOTHING;
+    if (capture.pending.size > 0) return [{ kind: 'arrived', channel }];
+    this.capture = undefined;
+    return [{ kind: 'arrived', channel }, { kind: 'captured' }];
   }
 
   private complete({ barrier, startedMs }: Alignment, nowMs: number): readonly AlignerEffect[] {

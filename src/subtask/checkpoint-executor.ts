@@ -1,9 +1,12 @@
+import type { InFlightData } from '../contracts/state-handles.ts';
 import type { CheckpointAck, CheckpointDecline } from '../contracts/task.ts';
 import type { CheckpointBarrier } from '../exchange/channel-message.ts';
 import type { Clock } from '../kernel/clock.ts';
 import { MillraceError, toErrorInfo } from '../kernel/errors.ts';
 import type { BackgroundTasks } from '../kernel/lifecycle.ts';
+import { type InFlightCapture, writeInFlight } from './in-flight.ts';
 import type { OperatorCut, SubtaskOperator, WrittenCut } from './operators/operator.ts';
+import type { OperatorScope, StateBackendFactory } from './state-backend-factory.ts';
 
 /** Which attempt speaks. */
 export type AttemptIdentity = Omit<CheckpointDecline, 'checkpointId' | 'reason'>;
@@ -13,8 +16,10 @@ export interface CheckpointExecutorSpec {
   readonly background: BackgroundTasks;
   readonly identity: AttemptIdentity;
   readonly operators: readonly SubtaskOperator[];
-  /** Sends the barrier to every consumer. */
-  readonly forward: (barrier: CheckpointBarrier) => void;
+  /** Sends the barrier to every consumer, past what is queued if `overtaking`. Gives what it passes. */
+  readonly forward: (barrier: CheckpointBarrier, overtaking: boolean) => InFlightCapture | undefined;
+  /** Where records in flight are stored. */
+  readonly inFlight: { readonly stateBackends: StateBackendFactory; readonly scope: OperatorScope };
   readonly onAck: (ack: CheckpointAck) => void;
   readonly onDecline: (decline: CheckpointDecline) => void;
 }
@@ -29,9 +34,10 @@ export class CheckpointExecutor {
   constructor(private readonly spec: CheckpointExecutorSpec) {}
 
   /** Synchronous up to the cuts. Throws only when the barrier cannot be forwarded. */
-  perform(barrier: CheckpointBarrier, alignmentMs: number): void {
+  perform(barrier: CheckpointBarrier, alignmentMs: number, input?: InFlightCapture): void {
     const { checkpointId, options } = barrier;
-    this.spec.forward(barrier);
+    const overtaking = input !== undefined || (!options.aligned && options.alignedTimeoutMs === 0);
+    const output = this.spec.forward(barrier, overtaking);
     const startedMs = this.spec.clock.nowMs();
     const cuts: OperatorCut[] = [];
     try {
@@ -53,9 +59,9 @@ export class CheckpointExecutor {
     this.uploads.set(checkpointId, { controller: upload, done });
     this.spec.background.run('write checkpoint', async () => {
       try {
-        const written = await this.writeAll(cuts, upload);
+        const [written, inFlight] = await this.writeEverything(checkpointId, cuts, { input, output }, upload);
         if (upload.signal.aborted) return;
-        this.acknowledge(checkpointId, written, { alignmentMs, startedMs, cutMs });
+        this.acknowledge(checkpointId, written, inFlight, { alignmentMs, startedMs, cutMs });
       } catch (error) {
         // Whoever aborted it knows already.
         if (!isAbortedByMaster(upload)) this.decline(checkpointId, error);
@@ -89,6 +95,42 @@ export class CheckpointExecutor {
     this.spec.onDecline({ ...this.spec.identity, checkpointId, reason: toErrorInfo(reason) });
   }
 
+  private async writeEverything(
+    checkpointId: number,
+    cuts: readonly OperatorCut[],
+    captures: { readonly input: InFlightCapture | undefined; readonly output: InFlightCapture | undefined },
+    upload: AbortController,
+  ): Promise<[readonly WrittenCut[], WrittenInFlight | undefined]> {
+    const stored = Promise.all([
+      this.writeCapture(checkpointId, 'INPUT', captures.input, upload),
+      this.writeCapture(checkpointId, 'OUTPUT', captures.output, upload),
+    ]).catch((error: unknown) => {
+      upload.abort(error);
+      throw error;
+    });
+    const [cutsWritten, both] = await Promise.allSettled([this.writeAll(cuts, upload), stored]);
+    if (cutsWritten.status === 'rejected') throw cutsWritten.reason;
+    if (both.status === 'rejected') throw both.reason;
+    const parts = both.value.filter((part) => part !== undefined);
+    if (parts.length === 0) return [cutsWritten.value, undefined];
+    return [
+      cutsWritten.value,
+      { data: parts.flatMap(({ data }) => data), bytes: parts.reduce((sum, { bytes }) => sum + bytes, 0) },
+    ];
+  }
+
+  /** Waits until nothing more can come. */
+  private async writeCapture(
+    checkpointId: number,
+    side: 'INPUT' | 'OUTPUT',
+    capture: InFlightCapture | undefined,
+    upload: AbortController,
+  ): Promise<WrittenInFlight | undefined> {
+    if (capture === undefined) return undefined;
+    await orAborted(capture.done, upload.signal);
+    return await writeInFlight({ ...this.spec.inFlight, checkpointId }, side, capture.batches, upload.signal);
+  }
+
   /** All settle before this does, so nothing is written after an answer; the first failure stops the others. */
   private async writeAll(cuts: readonly OperatorCut[], upload: AbortController): Promise<readonly WrittenCut[]> {
     const results = await Promise.allSettled(
@@ -111,18 +153,36 @@ export class CheckpointExecutor {
   private acknowledge(
     checkpointId: number,
     written: readonly WrittenCut[],
+    inFlight: WrittenInFlight | undefined,
     times: { readonly alignmentMs: number; readonly startedMs: number; readonly cutMs: number },
   ): void {
     this.spec.onAck({
       ...this.spec.identity,
       checkpointId,
       operators: written.map(({ snapshot }) => snapshot),
-      stateBytes: written.reduce((sum, { bytes }) => sum + bytes, 0),
+      ...(inFlight === undefined || inFlight.data.length === 0 ? {} : { inFlight: inFlight.data }),
+      ...(inFlight === undefined ? {} : { inFlightBytes: inFlight.bytes }),
+      stateBytes: written.reduce((sum, { bytes }) => sum + bytes, inFlight?.bytes ?? 0),
       alignmentMs: times.alignmentMs,
       syncMs: times.cutMs - times.startedMs,
       asyncMs: this.spec.clock.nowMs() - times.cutMs,
     });
   }
+}
+
+interface WrittenInFlight {
+  readonly data: InFlightData[];
+  readonly bytes: number;
+}
+
+/** Rejects when the signal aborts first. */
+function orAborted(done: Promise<void>, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const onAbort = () => reject(signal.reason);
+    if (signal.aborted) onAbort();
+    else signal.addEventListener('abort', onAbort, { once: true });
+    done.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  });
 }
 
 interface Upload {

@@ -1,4 +1,4 @@
-import type { ChannelMessage, LatencyMarker } from '../exchange/channel-message.ts';
+import type { ChannelMessage, CheckpointBarrier, LatencyMarker, RecordsMessage } from '../exchange/channel-message.ts';
 import { DirectLine } from '../exchange/direct-line.ts';
 import { NO_PAYLOAD } from '../exchange/frame.ts';
 import { RecordCopies } from '../exchange/record-copies.ts';
@@ -6,6 +6,7 @@ import type { RecordCodec, RecordEncoder } from '../exchange/record-codec.ts';
 import type { Subpartition } from '../exchange/subpartition.ts';
 import { MillraceError } from '../kernel/errors.ts';
 import type { RecordOutput } from './chain.ts';
+import type { InFlightEdge } from './in-flight.ts';
 import type { IoMeter } from './io-meter.ts';
 import { type OperatorSite, userCodeError } from './operator-error.ts';
 import type { SelectSubpartition } from './partitioner.ts';
@@ -31,6 +32,8 @@ export interface OutputEdgeSpec {
   readonly meter: IoMeter;
   /** Set where event time travels on this edge: what is said there of the record in hand. */
   readonly element?: Element | undefined;
+  /** Set where barriers may overtake. */
+  readonly inFlight?: { readonly edge: InFlightEdge; readonly producer: number; readonly firstConsumer: number };
   /** A record has entered an open batch: someone must see to it that it leaves in time. */
   readonly onBuffered: () => void;
 }
@@ -109,6 +112,23 @@ export class OutputEdge implements RecordOutput {
   broadcast(message: ChannelMessage): void {
     this.flush(true);
     for (const subpartition of this.spec.subpartitions) subpartition.push(message);
+  }
+
+  /** Sends a barrier past what is queued. Gives what it passed, and by which subpartition. */
+  overtake(barrier: CheckpointBarrier): readonly { readonly subpartition: number; readonly message: RecordsMessage }[] {
+    this.flush(true);
+    return this.spec.subpartitions.flatMap((target, subpartition) =>
+      target.overtake(barrier).map((message) => ({ subpartition, message })),
+    );
+  }
+
+  get subpartitions(): readonly Subpartition[] {
+    return this.spec.subpartitions;
+  }
+
+  /** Where barriers may overtake; undefined: nowhere. */
+  get inFlight(): OutputEdgeSpec['inFlight'] {
+    return this.spec.inFlight;
   }
 
   /** Event time has come this far: behind every record emitted so far. */

@@ -4,7 +4,8 @@ import { unreachable } from '../kernel/assert.ts';
 import type { Clock } from '../kernel/clock.ts';
 import type { BatchReader } from './batch-reader.ts';
 import type { Chain, ReceiverEnds } from './chain.ts';
-import type { GateEvent, InputGate } from './input-gate.ts';
+import { encodeRecords, type InFlightCapture } from './in-flight.ts';
+import type { GateEvent, InputGate, Overtaking, RestoredBatch } from './input-gate.ts';
 import type { IoMeter, Waiting } from './io-meter.ts';
 import type { LatencyTracker } from './latency-tracker.ts';
 import type { SubtaskOperator } from './operators/operator.ts';
@@ -21,6 +22,8 @@ interface Batch {
   readonly records: readonly unknown[];
   readonly channel: number;
   readonly timestamps: Float64Array | undefined;
+  /** It was in flight when the checkpoint was taken that the task was restored from. */
+  readonly restored: RestoredBatch | undefined;
 }
 
 export interface SubtaskLoopSpec {
@@ -38,7 +41,10 @@ export interface SubtaskLoopSpec {
   readonly sinks: readonly SubtaskOperator[];
   readonly meter: IoMeter;
   readonly wake: () => void;
-  readonly onCheckpoint: (barrier: CheckpointBarrier, alignmentMs: number) => void;
+  /** `capture`: the barrier has overtaken records of the input, which are being gathered. */
+  readonly onCheckpoint: (barrier: CheckpointBarrier, alignmentMs: number, capture?: InFlightCapture) => void;
+  /** Which edge each channel belongs to, for records that are stored because a barrier overtook them. */
+  readonly origins?: Overtaking['origins'] | undefined;
   readonly onSuperseded: (checkpointId: number, by: number) => void;
   /** `drained`: the job is being stopped, and a checkpoint follows. */
   readonly onEndOfData: (drained: boolean) => void;
@@ -53,6 +59,13 @@ const CHUNK_LONG_MS = 1;
 const CHUNK_SHORT_MS = 0.25;
 /** Elements between two looks at the clock. */
 const PAUSE_CHECK_ELEMENTS = 256;
+/**
+ * Elements that the record in hand, or what is left of one poll of a source, may emit beyond full outputs, so that
+ * a barrier need not wait for room. What emits more keeps the barrier waiting.
+ */
+const OVERDRAFT_ELEMENTS = 16_384;
+/** Times that outputs may become full on the way. */
+const OVERDRAFT_ROUNDS = 1_024;
 /** Triggers waiting for a backpressured source; the master has given up on the older ones. */
 const TRIGGERS_MAX = 16;
 
@@ -78,6 +91,10 @@ export class SubtaskLoop implements Runnable {
   private drained = false;
   /** Behind the snapshot with which the job stops: nothing happens any more. */
   private halted = false;
+  /** Elements that may still be emitted although there is no room. */
+  private overdraft = 0;
+  /** Once for each barrier: a task that is woken again and again must not emit more each time. */
+  private overdrawn = false;
   private readonly triggers: CheckpointBarrier[] = [];
   private readonly lines: DirectLine[] = [];
 
@@ -168,6 +185,10 @@ export class SubtaskLoop implements Runnable {
 
   /** For the chain, between records and between the elements of a flatMap. */
   readonly shouldPause = (elements = 1): boolean => {
+    if (this.overdraft > 0) {
+      this.overdraft -= elements;
+      return this.overdraft <= 0;
+    }
     if (this.blocked()) return true;
     this.pauseChecks += elements;
     if (this.pauseChecks < PAUSE_CHECK_ELEMENTS) return false;
@@ -179,6 +200,7 @@ export class SubtaskLoop implements Runnable {
     const { chain, clock } = this.spec;
     for (;;) {
       if (this.halted) return 'idle';
+      if (this.overtake()) continue;
       if (chain.paused && !this.blocked()) chain.resume();
       if (this.blocked()) {
         this.waitForSinks();
@@ -194,6 +216,44 @@ export class SubtaskLoop implements Runnable {
       this.adapt(nowMs - this.nowMs);
       this.nowMs = nowMs;
       if (nowMs >= this.deadlineMs) return 'yielded';
+    }
+  }
+
+  /** A barrier that does not wait its turn: the snapshot comes between two records all the same. */
+  private overtake(): boolean {
+    const { input, chain } = this.spec;
+    const [trigger] = this.triggers;
+    const isSource = input.kind === 'source';
+    if (isSource ? trigger?.options.aligned !== false : !input.gate.hasUrgent) return false;
+    if (chain.paused && !this.overdrawn) this.emitBeyondRoom();
+    if (chain.paused || this.stopped) return false;
+    this.overdrawn = false;
+    if (isSource) {
+      this.triggers.shift();
+      if (trigger !== undefined) this.spec.onCheckpoint(trigger, 0);
+      return true;
+    }
+    const event = input.gate.nextUrgent(this.nowMs);
+    if (event !== undefined) this.handle(event, input);
+    return event !== undefined || input.gate.hasUrgent;
+  }
+
+  /** Lets the record in hand be done, within a bound: snapshots are taken between records. */
+  private emitBeyondRoom(): void {
+    const { chain, outputs } = this.spec;
+    const { room } = outputs;
+    this.overdrawn = true;
+    this.overdraft = OVERDRAFT_ELEMENTS;
+    let full = 0;
+    try {
+      for (let round = 0; chain.paused && this.overdraft > 0 && round < OVERDRAFT_ROUNDS; round++) {
+        full += room.full;
+        room.full = 0;
+        chain.resume();
+      }
+    } finally {
+      this.overdraft = 0;
+      room.full += full;
     }
   }
 
@@ -264,12 +324,20 @@ export class SubtaskLoop implements Runnable {
         const { records, timestamps } = reader.read(message, gate.describe(channel));
         this.spec.meter.readRecords += records.length;
         this.spec.meter.readBytes += message.copiedBytes ?? message.payload.length;
-        this.batch = { records, channel, timestamps };
+        const { restored } = event;
+        const kept = restored?.batch.timestamps;
+        this.batch = {
+          records,
+          channel,
+          timestamps: kept === undefined ? timestamps : Float64Array.from(kept),
+          restored,
+        };
         this.next = 0;
         return;
       }
       case 'checkpoint':
-        this.spec.onCheckpoint(event.barrier, event.alignmentMs);
+        if (event.capture !== undefined) this.storeRest(event.capture);
+        this.spec.onCheckpoint(event.barrier, event.alignmentMs, event.capture);
         return;
       case 'superseded':
         this.spec.onSuperseded(event.checkpointId, event.by);
@@ -307,7 +375,17 @@ export class SubtaskLoop implements Runnable {
       time === undefined ? chain.processRange(batch.records, this.next, end) : time.processRange(batch, this.next, end);
     if (this.next < batch.records.length) return;
     this.batch = undefined;
-    gate.processed(batch.channel);
+    if (batch.restored === undefined) gate.processed(batch.channel);
+  }
+
+  /** What is left of the batch in hand is older than all that waits. */
+  private storeRest(capture: InFlightCapture): void {
+    const { batch } = this;
+    const origin = batch?.restored ?? this.spec.origins?.[batch?.channel ?? -1];
+    if (batch === undefined || origin === undefined) return;
+    const { edge, producer, consumer } = origin;
+    const rest = encodeRecords(batch.records.slice(this.next), batch.timestamps?.subarray(this.next));
+    capture.batches.unshift({ edge, producer, consumer, batch: rest });
   }
 
   private poll(source: SourceOperator): boolean {

@@ -17,12 +17,14 @@ import type { UserProgram } from '../program/user-program.ts';
 import { AtLeastOnceTracker, ExactlyOnceAligner } from './barrier-aligner.ts';
 import type { ChainFactory } from './chain.ts';
 import { CheckpointExecutor } from './checkpoint-executor.ts';
-import { InputGate } from './input-gate.ts';
+import type { InFlightCapture } from './in-flight.ts';
+import { InputGate, type RestoredBatch } from './input-gate.ts';
 import { IoMeter } from './io-meter.ts';
 import { LatencyTracker } from './latency-tracker.ts';
+import { originsOf, readInFlight } from './restored-in-flight.ts';
 import type { RunLoop } from './run-loop.ts';
 import type { SlotRuntimeEvents } from './slot-runtime-port.ts';
-import type { StateBackendFactory } from './state-backend-factory.ts';
+import type { OperatorScope, StateBackendFactory } from './state-backend-factory.ts';
 import { OperatorSet } from './operator-set.ts';
 import { buildChain } from './subtask-builder.ts';
 import { taskNameOf, vertexOf } from './task-lookup.ts';
@@ -279,7 +281,11 @@ export class Subtask {
     const operators = new OperatorSet({ clock: deps.clock, log, background }, built.operators);
     this.operators = operators;
     this.setState('INITIALIZING');
-    const gate = built.source === undefined ? this.createGate(eventTime.vertices.has(this.vertex.id)) : undefined;
+    const gate =
+      built.source === undefined
+        ? this.createGate(eventTime.vertices.has(this.vertex.id), await this.restoredInFlight(program))
+        : undefined;
+    if (this.ending !== undefined) return;
     this.gate = gate;
     await Promise.all([
       operators.open(),
@@ -315,7 +321,8 @@ export class Subtask {
       sinks: built.sinks,
       meter: this.meter,
       wake: () => this.wake(),
-      onCheckpoint: (barrier, alignmentMs) => this.performCheckpoint(barrier, alignmentMs),
+      onCheckpoint: (barrier, alignmentMs, capture) => this.performCheckpoint(barrier, alignmentMs, capture),
+      origins: originsOf(this.deployment, task),
       onSuperseded: (checkpointId, by) =>
         this.decline(
           checkpointId,
@@ -329,7 +336,8 @@ export class Subtask {
       background: this.background,
       identity: this.identity(),
       operators: built.operators,
-      forward: (barrier) => this.outputs.barrier(barrier),
+      forward: (barrier, overtaking) => this.outputs.barrier(barrier, overtaking),
+      inFlight: { stateBackends: deps.stateBackends, scope: this.scope() },
       onAck: (ack) => {
         if (this.ending === undefined) deps.events.checkpointAck(ack);
       },
@@ -343,7 +351,7 @@ export class Subtask {
     this.wake();
   }
 
-  private performCheckpoint(barrier: CheckpointBarrier, alignmentMs: number): void {
+  private performCheckpoint(barrier: CheckpointBarrier, alignmentMs: number, capture?: InFlightCapture): void {
     const { checkpointId } = barrier;
     if (checkpointId <= this.lastCheckpointId) return;
     this.lastCheckpointId = checkpointId;
@@ -354,7 +362,7 @@ export class Subtask {
       this.stopCheckpointId = checkpointId;
       this.loop?.halt();
     }
-    this.checkpoints?.perform(barrier, alignmentMs);
+    this.checkpoints?.perform(barrier, alignmentMs, capture);
   }
 
   private onEndOfData(drained: boolean): void {
@@ -409,13 +417,36 @@ export class Subtask {
     return new UnavailableError(`${name} failed: ${this.error?.message ?? 'unknown'}`, { cause: this.error });
   }
 
-  private createGate(eventTime: boolean): InputGate {
+  private async restoredInFlight(program: UserProgram): Promise<readonly RestoredBatch[]> {
+    if (this.task.restore?.inFlight === undefined) return [];
+    const { stateBackends } = this.deps;
+    const reader = this.wiring.createReader();
+    const { signal } = this.abort;
+    const deps = { stateBackends, scope: this.scope(), program, reader, signal };
+    return await readInFlight(deps, this.deployment, this.task);
+  }
+
+  /** Of what is the task's own, under the name of its first operator. */
+  private scope(): OperatorScope {
+    const { deployment, task } = this;
+    return {
+      jobId: deployment.jobId,
+      deployment: deployment.deployment,
+      operatorId: present(this.vertex.operators[0], 'the head of the chain').id,
+      attemptId: task.attemptId,
+      subtaskIndex: task.subtaskIndex,
+    };
+  }
+
+  private createGate(eventTime: boolean, restored: readonly RestoredBatch[]): InputGate {
     const channels = this.task.inputs.length;
     const aligner =
       this.deployment.graph.config.checkpointing.mode === 'EXACTLY_ONCE'
         ? new ExactlyOnceAligner(channels)
         : new AtLeastOnceTracker(channels);
-    return new InputGate(channels, aligner, () => this.wake(), { eventTime });
+    const origins = originsOf(this.deployment, this.task);
+    const overtaking = origins === undefined ? undefined : { clock: this.deps.clock, origins };
+    return new InputGate(channels, aligner, () => this.wake(), { eventTime, overtaking, restored });
   }
 
   private createLatencyTracker(): LatencyTracker | undefined {

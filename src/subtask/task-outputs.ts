@@ -1,6 +1,8 @@
 import type { CheckpointBarrier, LatencyMarker } from '../exchange/channel-message.ts';
 import type { Clock, Timer } from '../kernel/clock.ts';
-import type { SubpartitionWriterListener } from '../exchange/subpartition.ts';
+import type { RecordsMessage } from '../exchange/channel-message.ts';
+import type { Subpartition, SubpartitionWriterListener } from '../exchange/subpartition.ts';
+import { InFlightCapture, storedBatch } from './in-flight.ts';
 import type { OutputEdge } from './output-edge.ts';
 
 export interface TaskOutputsDeps {
@@ -13,6 +15,19 @@ export interface TaskOutputsDeps {
   readonly fail: (error: unknown) => void;
 }
 
+interface WaitingBarrier {
+  readonly edge: OutputEdge;
+  /** Of the subpartition. */
+  readonly index: number;
+}
+
+/** Those of one checkpoint that are still queued, and may have to overtake. */
+interface WaitingBarriers {
+  readonly checkpointId: number;
+  readonly waiting: Map<Subpartition, WaitingBarrier>;
+  readonly done: () => void;
+}
+
 /** All of a task's output edges: their room, their batches' patience, and what goes to every consumer. */
 export class TaskOutputs implements SubpartitionWriterListener {
   private readonly edges: OutputEdge[] = [];
@@ -21,6 +36,7 @@ export class TaskOutputs implements SubpartitionWriterListener {
   private timer: Timer | undefined;
   private dirty = false;
   private closed = false;
+  private readonly waitingBarriers = new Set<WaitingBarriers>();
 
   constructor(private readonly deps: TaskOutputsDeps) {}
 
@@ -58,8 +74,59 @@ export class TaskOutputs implements SubpartitionWriterListener {
     for (const edge of this.edges) edge.mark(marker);
   }
 
-  barrier(barrier: CheckpointBarrier): void {
-    for (const edge of this.edges) edge.broadcast({ kind: 'barrier', barrier });
+  /**
+   * Sends a barrier to every consumer: at once past what is queued where `overtaking` and the edge allows it; else
+   * behind it, and past it when it has waited for long enough. Gives what it passes; undefined: it passes nothing.
+   */
+  barrier(barrier: CheckpointBarrier, overtaking: boolean): InFlightCapture | undefined {
+    const { checkpointId, options } = barrier;
+    const capture = new InFlightCapture(checkpointId);
+    const waiting = new Map<Subpartition, WaitingBarrier>();
+    for (const edge of this.edges) {
+      if (edge.inFlight === undefined || options.aligned) edge.broadcast({ kind: 'barrier', barrier });
+      else if (overtaking) {
+        for (const { subpartition, message } of edge.overtake(barrier)) store(capture, edge, subpartition, message);
+      } else {
+        edge.broadcast({ kind: 'barrier', barrier });
+        for (const [index, subpartition] of edge.subpartitions.entries()) {
+          if (subpartition.holds(checkpointId)) waiting.set(subpartition, { edge, index });
+        }
+      }
+    }
+    if (options.aligned) return undefined;
+    if (waiting.size === 0) capture.finish();
+    else this.wait(capture, waiting, options.alignedTimeoutMs);
+    return capture;
+  }
+
+  onBarrierLeft(subpartition: Subpartition, checkpointId: number): void {
+    for (const one of this.waitingBarriers) {
+      if (one.checkpointId !== checkpointId) continue;
+      one.waiting.delete(subpartition);
+      if (one.waiting.size === 0) one.done();
+    }
+  }
+
+  /** Until the barriers have left the queues, or it is time for them to go to the front. */
+  private wait(capture: InFlightCapture, waiting: Map<Subpartition, WaitingBarrier>, timeoutMs: number): void {
+    const { checkpointId } = capture;
+    const timer = this.deps.clock.schedule(timeoutMs, () => {
+      for (const [subpartition, { edge, index }] of [...waiting]) {
+        const passed = subpartition.moveToFront(checkpointId) ?? [];
+        for (const message of passed) store(capture, edge, index, message);
+      }
+      entry.done();
+    });
+    const entry: WaitingBarriers = {
+      checkpointId,
+      waiting,
+      done: () => {
+        timer.cancel();
+        this.waitingBarriers.delete(entry);
+        capture.finish();
+      },
+    };
+    this.waitingBarriers.add(entry);
   }
 
   endOfData(drained: boolean): void {
@@ -74,6 +141,7 @@ export class TaskOutputs implements SubpartitionWriterListener {
   /** No batch leaves any more by itself. */
   close(): void {
     this.closed = true;
+    for (const { done } of [...this.waitingBarriers]) done();
     this.timer?.cancel();
     this.timer = undefined;
   }
@@ -94,4 +162,15 @@ export class TaskOutputs implements SubpartitionWriterListener {
     // Full queues: what is left goes when there is room, at the latest with the next round.
     if (this.dirty) this.onBuffered();
   }
+}
+
+function store(
+  capture: InFlightCapture,
+  { inFlight }: OutputEdge,
+  subpartition: number,
+  message: RecordsMessage,
+): void {
+  if (inFlight === undefined) return;
+  const { edge, producer, firstConsumer } = inFlight;
+  capture.batches.push({ edge, producer, consumer: firstConsumer + subpartition, batch: storedBatch(message) });
 }

@@ -1,4 +1,4 @@
-import type { JobEdge } from '../contracts/job-graph.ts';
+import type { JobEdge, JobVertex } from '../contracts/job-graph.ts';
 import type { InputChannelDescriptor, SlotDeployment, TaskDeployment } from '../contracts/task.ts';
 import type { DataExchange } from '../exchange/data-exchange.ts';
 import type { RecordCodec } from '../exchange/record-codec.ts';
@@ -13,7 +13,8 @@ import { BatchReader } from './batch-reader.ts';
 import type { InputGate } from './input-gate.ts';
 import type { IoMeter } from './io-meter.ts';
 import type { OperatorSite } from './operator-error.ts';
-import { type BatchLimits, OutputEdge } from './output-edge.ts';
+import { mayOvertakeOn } from './in-flight.ts';
+import { type BatchLimits, OutputEdge, type OutputEdgeSpec } from './output-edge.ts';
 import { createPartitioner } from './partitioner.ts';
 import { edgeOf, taskNameOf, vertexOf } from './task-lookup.ts';
 import type { TaskOutputs } from './task-outputs.ts';
@@ -91,12 +92,29 @@ export class TaskWiring {
         meter,
         element: eventTime ? time.element : undefined,
         onBuffered,
+        ...this.inFlightOf(edge, target),
       });
       outputs.add(output);
       if (edge.sideOutput === undefined) main.push(output);
       else side.set(edge.sideOutput, [...(side.get(edge.sideOutput) ?? []), output]);
     }
     return { main, side };
+  }
+
+  /** Where barriers may overtake, and how what they pass is named. */
+  private inFlightOf(edge: JobEdge, { parallelism, maxParallelism }: JobVertex): Pick<OutputEdgeSpec, 'inFlight'> {
+    const { deployment, task } = this.spec;
+    const { unaligned, mode } = deployment.graph.config.checkpointing;
+    if (!unaligned || mode !== 'EXACTLY_ONCE' || !mayOvertakeOn(edge.partitioner)) return {};
+    const firstConsumer = task.outputs.find(({ edgeId }) => edgeId === edge.id)?.firstConsumer ?? 0;
+    const { id: edgeId, partitioner } = edge;
+    return {
+      inFlight: {
+        edge: { edgeId, partitioner, parallelism, maxParallelism },
+        producer: task.subtaskIndex,
+        firstConsumer,
+      },
+    };
   }
 
   /** Rejects when a producer cannot be reached, refuses, or does not appear in time. */
@@ -137,6 +155,7 @@ export class TaskWiring {
       isLocal ? undefined : input.producerAddress,
       {
         onData: () => gate.onData(index),
+        onBarrier: (barrier, overtook) => gate.onBarrier(index, barrier, overtook),
         // Damage must be found by its report alone; a loss is seen by whoever lost the other end as well.
         onFailed: (error) =>
           onLost(

@@ -238,6 +238,16 @@ export const OPTIONS = {
     100,
     'Checkpoints in progress at once.',
   ),
+  unalignedCheckpoints: bool(
+    'execution.checkpointing.unaligned.enabled',
+    'false',
+    'Barriers overtake queued records, which become part of the checkpoint. For EXACTLY_ONCE.',
+  ),
+  alignedCheckpointTimeoutMs: duration(
+    'execution.checkpointing.aligned-checkpoint-timeout',
+    '0 ms',
+    'With unaligned checkpoints: barriers overtake only when they have waited this long.',
+  ),
   tolerableFailedCheckpoints: integer(
     'execution.checkpointing.tolerable-failed-checkpoints',
     '0',

@@ -222,6 +222,7 @@ export class SlotCluster {
       completedWallMs: 0,
       stateBytes: 0,
       graphFingerprint: graph.fingerprint,
+      inFlight: inFlightOf(acksOf()),
       operators: graph.vertices.flatMap((vertex) =>
         vertex.operators.map(({ id: operatorId }) => ({
           operatorId,
@@ -269,4 +270,9 @@ export class SlotCluster {
 
 function allocationOf(index: number): AllocationId {
   return asAllocationId(index.toString(16).padStart(32, '0'));
+}
+
+function inFlightOf(acks: readonly CheckpointAck[]): NonNullable<CheckpointMetadata['inFlight']> {
+  const all = acks.flatMap(({ inFlight }) => inFlight ?? []);
+  return [...all.filter(({ side }) => side === 'INPUT'), ...all.filter(({ side }) => side === 'OUTPUT')];
 }
