@@ -183,9 +183,12 @@ export class SlotCluster {
     if (failed !== undefined) throw new Error(failed.error?.stack ?? 'failed');
   }
 
-  trigger(checkpointId: number, options: Partial<CheckpointOptions> = {}): void {
+  /** `subtasks`: only these subtasks of sources; default all. */
+  trigger(checkpointId: number, options: Partial<CheckpointOptions> = {}, subtasks?: readonly number[]): void {
     for (const slot of this.current?.slots ?? []) {
-      const sources = slot.tasks.filter(({ inputs }) => inputs.length === 0);
+      const sources = slot.tasks.filter(
+        ({ inputs, subtaskIndex }) => inputs.length === 0 && subtasks?.includes(subtaskIndex) !== false,
+      );
       this.runtimeOf(slot).triggerCheckpoint({
         attemptIds: sources.map(({ attemptId }) => attemptId),
         deployment: slot.deployment,
@@ -201,8 +204,9 @@ export class SlotCluster {
     { graph, plan }: TestProgram,
     checkpointId: number,
     options: Partial<CheckpointOptions> = {},
+    subtasks?: readonly number[],
   ): Promise<CheckpointMetadata> {
-    this.trigger(checkpointId, options);
+    this.trigger(checkpointId, options, subtasks);
     const acksOf = () =>
       this.acks.filter((ack) => ack.checkpointId === checkpointId && ack.deployment === this.deployment);
     const declined = () => this.declines.find((decline) => decline.checkpointId === checkpointId);
