@@ -45,6 +45,7 @@ function isReadBy(
       return had.first <= has.last && has.first <= had.last;
     }
     case 'REBALANCE':
+    case 'SHUFFLE':
       return consumer % parallelism === subtaskIndex;
     default:
       return subtaskIndex === 0;
@@ -63,7 +64,8 @@ export function checkInFlight(
       if (allowNonRestoredState) continue;
       throw refused(metadata, `on edge ${edgeId}, which the job does not have any more`);
     }
-    if (edge.partitioner === 'HASH' || edge.partitioner === 'REBALANCE' || edge.partitioner === 'GLOBAL') continue;
+    const { partitioner } = edge;
+    if (partitioner !== 'FORWARD' && partitioner !== 'RESCALE' && partitioner !== 'BROADCAST') continue;
     throw refused(metadata, `on edge ${edgeId}, which is ${edge.partitioner} now and cannot take them over`);
   }
 }

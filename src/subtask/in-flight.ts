@@ -40,7 +40,7 @@ export interface InFlightBatch {
  * others bind who reads to who wrote, or must be read by all alike: there barriers wait their turn. As in Flink.
  */
 export function mayOvertakeOn(partitioner: Partitioner): boolean {
-  return partitioner === 'HASH' || partitioner === 'REBALANCE' || partitioner === 'GLOBAL';
+  return partitioner !== 'FORWARD' && partitioner !== 'RESCALE' && partitioner !== 'BROADCAST';
 }
 
 /** Copies of a message's records, if need be: their consumer may change them. */

@@ -1,6 +1,7 @@
 import type { SlotDeployment, TaskDeployment } from '../contracts/task.ts';
 import { type InFlightChannel, parseInFlightChannel } from '../contracts/state-handles.ts';
 import { CorruptError } from '../kernel/errors.ts';
+import type { Random } from '../kernel/random.ts';
 import type { UserProgram } from '../program/user-program.ts';
 import type { BatchReader } from './batch-reader.ts';
 import { encodeRecords, type InFlightEdge, mayOvertakeOn, type StoredBatch } from './in-flight.ts';
@@ -41,6 +42,7 @@ export async function readInFlight(
     readonly stateBackends: StateBackendFactory;
     readonly scope: OperatorScope;
     readonly program: UserProgram;
+    readonly random: Random;
     readonly reader: BatchReader;
     readonly signal: AbortSignal;
   },
@@ -56,7 +58,7 @@ export async function readInFlight(
     const { stateBackends, scope, signal } = deps;
     const state = await stateBackends.createOperatorStateBackend({ scope, restore: [batches], signal });
     const moved = edge.partitioner === 'HASH' && (partitioner !== 'HASH' || consumers !== edge.parallelism);
-    const isOwn = moved ? ownKeys(deps.program, edge, task.subtaskIndex) : undefined;
+    const isOwn = moved ? ownKeys(deps, edge, task.subtaskIndex) : undefined;
     for (const { name } of batches.states) {
       const { producer }: InFlightChannel = parseInFlightChannel(name);
       for (const batch of state.restored<StoredBatch>(name)) {
@@ -68,10 +70,15 @@ export async function readInFlight(
   return restored;
 }
 
-function ownKeys(program: UserProgram, edge: InFlightEdge, subtaskIndex: number): (record: unknown) => boolean {
+function ownKeys(
+  { program, random }: { readonly program: UserProgram; readonly random: Random },
+  edge: InFlightEdge,
+  subtaskIndex: number,
+): (record: unknown) => boolean {
   const { parallelism, maxParallelism } = edge;
   const select = createPartitioner({
     partitioner: 'HASH',
+    random,
     subpartitions: parallelism,
     subtaskIndex,
     maxParallelism,

@@ -419,10 +419,10 @@ export class Subtask {
 
   private async restoredInFlight(program: UserProgram): Promise<readonly RestoredBatch[]> {
     if (this.task.restore?.inFlight === undefined) return [];
-    const { stateBackends } = this.deps;
+    const { stateBackends, random } = this.deps;
     const reader = this.wiring.createReader();
     const { signal } = this.abort;
-    const deps = { stateBackends, scope: this.scope(), program, reader, signal };
+    const deps = { stateBackends, scope: this.scope(), program, random, reader, signal };
     return await readInFlight(deps, this.deployment, this.task);
   }
 

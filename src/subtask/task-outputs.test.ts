@@ -61,7 +61,7 @@ test('with a timeout of -1 only full buffers leave, and what must precede a barr
   await clock.advance(1_000_000);
   expect([arrived(0), arrived(1)]).toEqual([['100 records'], ['100 records']]);
   const options = { kind: 'CHECKPOINT', aligned: true, alignedTimeoutMs: 0 } as const;
-  outputs.barrier({ checkpointId: 1, timestampMs: 0, options });
+  outputs.barrier({ checkpointId: 1, timestampMs: 0, options }, false);
   expect([arrived(0), arrived(1)]).toEqual([
     ['1 records', 'barrier'],
     ['1 records', 'barrier'],
