@@ -112,7 +112,7 @@ const KINDS: readonly {
 
 describe.each(KINDS)('$what', ({ options, incremental, room, other = false }) => {
   test.each<Backend>(['hashmap', 'lmdb'])(
-    'taken of %s is restored exactly with 1, 2 and 4 subtasks',
+    'taken of %s is restored exactly with fewer and with more subtasks',
     async (backend) => {
       const sink = new GatedSink<Count>(room);
       const valve = new Valve(MIDDLE);
@@ -129,7 +129,7 @@ describe.each(KINDS)('$what', ({ options, incremental, room, other = false }) =>
       await slots.close();
 
       const into: Backend = other === (backend === 'hashmap') ? 'lmdb' : 'hashmap';
-      for (const parallelism of [1, 2, 4]) {
+      for (const parallelism of [1, 4]) {
         const rest = new GatedSink<Count>();
         const again = await cluster(into, incremental, slots);
         const second = await again.program(counting(rest, new Valve(END), parallelism));

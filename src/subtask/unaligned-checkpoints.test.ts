@@ -146,7 +146,7 @@ describe.each([
   { what: 'with a fan-out that fills the outputs', shape: { parallelism: 2, fanOut: 9 } },
   { what: 'aligned at first, overtaking after a while', shape: { parallelism: 2, timeoutMs: 5 } },
 ])('records in flight, $what', ({ shape }) => {
-  test.each([1, 2, 3])('are processed once after a restore with parallelism %i', async (parallelism) => {
+  test.each([1, 3])('are processed once after a restore with parallelism %i', async (parallelism) => {
     const { timeoutMs } = shape as Shape;
     const { fanOut = 1 } = shape as Shape;
     let sink = new GatedSink<Count>(30);
@@ -172,7 +172,7 @@ describe.each([
 
 test('whatever the moment, a restore loses nothing and repeats nothing', async () => {
   const random = new SeededRandom(7);
-  for (let round = 0; round < 6; round++) {
+  for (let round = 0; round < 4; round++) {
     const shape: Shape = {
       parallelism: 1 + random.int(3),
       timeoutMs: [0, 0, 1, 4][random.int(4)] as number,
