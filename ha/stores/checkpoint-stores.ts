@@ -319,7 +319,7 @@ class HaCompletedCheckpointStore implements CompletedCheckpointStore {
 
   /** What is written together with the pointer. */
   private async completionOps(
-    { triggerId, cancelJob }: Completion,
+    { triggerId, cancelJob, location }: Completion,
     checkpointId: number,
     writeId: string,
   ): Promise<{ readonly guards: readonly Guard[]; readonly then: readonly Op[] }> {
@@ -330,7 +330,7 @@ class HaCompletedCheckpointStore implements CompletedCheckpointStore {
       const entry = await coordination.get(keys.operation(this.jobId, triggerId));
       if (entry === undefined || asOperation(entry).result !== undefined)
         throw new InvalidArgumentError(`operation ${triggerId} of job ${this.jobId} is not in progress`);
-      const { guard, op } = finishOps(entry, succeeded(checkpointId), writeId);
+      const { guard, op } = finishOps(entry, succeeded(checkpointId, location), writeId);
       guards.push(guard);
       then.push(op);
     }

@@ -33,7 +33,12 @@ export const operationRequestSchema = z.discriminatedUnion('kind', [
 export type OperationRequest = z.infer<typeof operationRequestSchema>;
 
 export const operationResultSchema = z.discriminatedUnion('kind', [
-  z.object({ kind: z.literal('SUCCESS'), checkpointId: checkpointIdSchema.optional() }),
+  z.object({
+    kind: z.literal('SUCCESS'),
+    checkpointId: checkpointIdSchema.optional(),
+    /** Where the savepoint is: a later leader that takes it writes to a folder of its own. */
+    location: objectKeySchema.optional(),
+  }),
   z.object({ kind: z.literal('FAILURE'), error: errorInfoSchema }),
 ]);
 export type OperationResult = z.infer<typeof operationResultSchema>;
@@ -97,8 +102,12 @@ export interface SavepointStore {
   dispose(metadataKey: string, token: FencingToken): Promise<void>;
 }
 
-export function succeeded(checkpointId?: number): OperationResult {
-  return { kind: 'SUCCESS', ...(checkpointId === undefined ? {} : { checkpointId }) };
+export function succeeded(checkpointId?: number, location?: string): OperationResult {
+  return {
+    kind: 'SUCCESS',
+    ...(checkpointId === undefined ? {} : { checkpointId }),
+    ...(location === undefined ? {} : { location }),
+  };
 }
 
 const FAILURE_TEXT_MAX = 600;

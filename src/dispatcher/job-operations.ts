@@ -197,7 +197,9 @@ export class JobOperations {
     return {
       status: 'COMPLETED',
       ...(result.checkpointId === undefined ? {} : { checkpointId: result.checkpointId }),
-      ...(request.kind === 'SAVEPOINT' ? { location: this.deps.savepoints.urlOf(request.location) } : {}),
+      ...(request.kind === 'SAVEPOINT'
+        ? { location: this.deps.savepoints.urlOf(result.location ?? request.location) }
+        : {}),
     };
   }
 

@@ -39,6 +39,13 @@ function continuing(newest: RestorePoint, adopted: boolean) {
   return { continues: { checkpoint, adopted } };
 }
 
+/** What the earlier leader still writes, late as it may be, must not lie where ours does. */
+function takenUp(operation: CheckpointOperation, token: FencingToken): CheckpointOperation {
+  const { request } = operation;
+  if (request.kind !== 'SAVEPOINT') return operation;
+  return { ...operation, request: { ...request, location: `${request.location}${token}/` } };
+}
+
 /** Inputs kept while suspended or behind a long turn; beyond this callers are asked to repeat them. */
 const MAILBOX_MAX = 20_000;
 const OPERATIONS_BACKOFF: Backoff = { initialMs: 100, maxMs: 5_000, multiplier: 2 };
@@ -362,7 +369,7 @@ export class JobMaster implements JobMasterHandle {
         () => checkpoints.operations.pending(this.jobId),
       );
       for (const operation of pending) {
-        if (isCheckpointOperation(operation)) this.requestCheckpoint(operation);
+        if (isCheckpointOperation(operation)) this.requestCheckpoint(takenUp(operation, this.job.token));
       }
     } catch (error) {
       if (!signal.aborted) throw error; // else the term is over, and so is our interest
