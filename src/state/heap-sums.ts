@@ -1,4 +1,3 @@
-import type { Cell } from './cell-group.ts';
 import type { CurrentKey } from './heap-cells.ts';
 import type { HeapTable } from './heap-table.ts';
 import type { CanonicalKey } from './key-group-hash.ts';
@@ -42,6 +41,17 @@ export class HeapSums implements PackedSums {
     return sum;
   }
 
+  begin(key: string | number, record: unknown): boolean {
+    const { table } = this;
+    // A text that begins with NUL has another canonical form.
+    if (typeof key === 'string' && key.charCodeAt(0) === 0) return false;
+    if (table.find(key) !== undefined) return false;
+    const sum = this.sumIn(record, key);
+    if (sum === undefined) return false;
+    table.insert(key, sum);
+    return true;
+  }
+
   unpack(key: string | number, sum: number): unknown {
     return (this.table.unpack as Unpack)(key, sum);
   }
@@ -50,7 +60,7 @@ export class HeapSums implements PackedSums {
     const { table, current } = this;
     const cell = current.key === undefined ? undefined : table.find(current.key);
     if (cell === undefined || typeof cell.value === 'number') return;
-    const sum = this.packable(cell);
+    const sum = this.sumIn(cell.value, cell.key);
     if (sum === undefined) {
       // Only as long as nothing is packed: P1 needs no more records of the form, but those that are stay.
       if (++this.misses > MISSES_MAX) this.usable = false;
@@ -61,38 +71,49 @@ export class HeapSums implements PackedSums {
     cell.value = sum;
   }
 
-  /** The sum in the cell's record, when that has the table's form, or one that can become it. */
-  private packable({ key, value }: Cell): number | undefined {
+  /** The sum in a key's record, when that has the table's form, or one that can become it. */
+  private sumIn(value: unknown, key: CanonicalKey): number | undefined {
     if (typeof value !== 'object' || value === null) return undefined;
-    const fields = fieldsOf(value, this.field);
+    if (Array.isArray(value)) return this.sumInPair(value, key);
+    const { field, table } = this;
+    const fields = fieldsOf(value, field);
     if (fields === undefined) return undefined;
     const [first, second] = fields;
-    const sumFirst = first === String(this.field);
+    const sumFirst = first === field;
     const record = value as Record<string, unknown>;
     const sum = record[sumFirst ? first : second];
     if (typeof sum !== 'number' || !Object.is(record[sumFirst ? second : first], key)) return undefined;
-    const form = JSON.stringify([Array.isArray(value), first, second]);
-    if (this.table.packedForm === undefined)
-      this.table.packAs(form, unpackFor(Array.isArray(value), first, second, sumFirst));
-    return this.table.packedForm === form ? sum : undefined;
+    const form = JSON.stringify([first, second]);
+    if (table.packedForm === undefined) table.packAs(form, unpackFields(first, second, sumFirst));
+    return table.packedForm === form ? sum : undefined;
+  }
+
+  /** A position is of a tuple, a name of an object: only those come out of `sum` as what they were. */
+  private sumInPair(pair: readonly unknown[], key: CanonicalKey): number | undefined {
+    const { field, table } = this;
+    if (pair.length !== 2 || (field !== 0 && field !== 1)) return undefined;
+    const sum = pair[field];
+    if (typeof sum !== 'number' || !Object.is(pair[1 - field], key)) return undefined;
+    if (table.packedForm === undefined) {
+      table.packAs(PAIR, field === 0 ? (one, total) => [total, one] : (one, total) => [one, total]);
+    }
+    return table.packedForm === PAIR ? sum : undefined;
   }
 }
 
-/** The two fields of a plain record of two, one of them `field`. */
+const PAIR = 'pair';
+
+/** The two fields of a plain object of two, one of them `field`. */
 function fieldsOf(record: object, field: string | number): readonly [string, string] | undefined {
   const names = Object.keys(record);
   const [first, second] = names;
   if (names.length !== 2 || first === undefined || second === undefined) return undefined;
-  if (first !== String(field) && second !== String(field)) return undefined;
-  // A position is of a tuple, a name of an object: only those come out of `sum` as what they were.
-  if (Array.isArray(record) !== (typeof field === 'number')) return undefined;
-  if (Array.isArray(record)) return record.length === 2 ? [first, second] : undefined;
+  if (first !== field && second !== field) return undefined;
   // `__proto__` in a literal is no field.
   if (Object.getPrototypeOf(record) !== Object.prototype || names.includes('__proto__')) return undefined;
   return [first, second];
 }
 
-function unpackFor(isArray: boolean, first: string, second: string, sumFirst: boolean): Unpack {
-  if (isArray) return sumFirst ? (key, sum) => [sum, key] : (key, sum) => [key, sum];
+function unpackFields(first: string, second: string, sumFirst: boolean): Unpack {
   return sumFirst ? (key, sum) => ({ [first]: sum, [second]: key }) : (key, sum) => ({ [first]: key, [second]: sum });
 }

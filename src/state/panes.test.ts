@@ -87,7 +87,7 @@ async function play(options: StateBackendsOptions, steps: readonly Action[]): Pr
       const packed = pane.sums(1);
       if (packed?.add(step.key, step.amount) === undefined) {
         backend.setCurrentKey(step.key);
-        if (!pane.addTo(1, step.amount)) {
+        if (packed?.begin(step.key, [step.key, step.amount]) !== true && !pane.addTo(1, step.amount)) {
           pane.update([step.key, step.amount]);
           packed?.pack();
         }

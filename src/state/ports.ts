@@ -54,6 +54,11 @@ export interface PackedSums {
   readonly usable: boolean;
   /** The new sum; undefined when the key's record is not packed, and nothing was done. */
   add(key: string | number, amount: number): number | undefined;
+  /**
+   * A first record of the current key, which has no value yet: kept packed if it can be. False: nothing was done.
+   * The record stays its owner's.
+   */
+  begin(key: string | number, record: unknown): boolean;
   /** A new record of a key that is packed. */
   unpack(key: string | number, sum: number): unknown;
   /** The value of the current key has been updated: packs it, if it can. */

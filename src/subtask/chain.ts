@@ -21,12 +21,43 @@ export type ChainStep =
       readonly keyed?: () => KeyedReduce;
       readonly sumOf?: string | number | undefined;
     }
+  /** Says when each record happened while those behind it have it. */
+  | { readonly kind: 'stamp'; readonly stamp: Stamping }
+  /** The record goes into its window; results come at other times. */
+  | { readonly kind: 'window'; readonly window: WindowAccess }
   /** `writer`: what `write` and the task's looks at the sink come down to, for a chain that does both by itself. */
   | {
       readonly kind: 'write';
       readonly write: (value: unknown) => void;
       readonly writer?: () => Pick<SinkWriter<unknown>, 'write' | 'ready'>;
     };
+
+/** What becomes of timestamps, for a chain that calls the author's function by itself. */
+export interface Stamping {
+  /** Undefined: records keep what they have. */
+  readonly assign: ((record: unknown, before: number | undefined) => unknown) | undefined;
+  /** Where the record in hand has its timestamp. */
+  readonly element: { timestampMs: number };
+  /** What `assign` gave becomes a timestamp. Throws for what is none. */
+  saw(given: unknown, record: unknown): number;
+}
+
+/** What `process` does, for a chain that does most of it by itself. */
+export interface WindowAccess {
+  process(record: unknown): void;
+  readonly keySelector: KeySelector<unknown>;
+  readonly element: { readonly timestampMs: number };
+  /** Of the window that is looked at: from its first millisecond up to, not including, the other. */
+  readonly startMs: number;
+  readonly endMs: number;
+  /** Looks at the window of the record in hand instead. False: it was too late for that, and is dealt with. */
+  locate(record: unknown): boolean;
+  /** Into the window that is looked at. */
+  add(record: unknown, key: unknown): void;
+  /** The field that `add` adds up, and the short way to that. */
+  readonly sumOf: string | number | undefined;
+  readonly sums: PackedSums | undefined;
+}
 
 /** What `apply` of a reduce works with, for a chain that does the same by itself. Asked once the operator is open. */
 export interface KeyedReduce {
@@ -64,6 +95,8 @@ export interface ChainSpec {
   readonly shouldPause: (elements?: number) => boolean;
   /** How many of the outputs are full, for a chain that asks less often and looks at this in between. */
   readonly room?: { readonly full: number };
+  /** What leaves here may come to sinks and outputs that the chain does not know of. */
+  readonly opaque?: boolean;
   /** Whether outputs or sinks have no room; what `shouldPause` asks, but for the clock. */
   readonly blocked?: () => boolean;
 }
@@ -77,7 +110,7 @@ export interface Chain {
    */
   processRange(records: readonly unknown[], from: number, to: number): number;
   /** For one producer in this thread: a function that takes a record at once and never throws. */
-  receiver(ends: ReceiverEnds): (record: unknown) => void;
+  receiver(ends: ReceiverEnds, time?: ReceiverTime): (record: unknown) => void;
   /** What the chain does first may keep records and change them. */
   readonly keepsRecords: boolean;
   /** Takes what a source emits. */
@@ -94,6 +127,13 @@ export interface ReceiverEnds {
   failed(error: unknown): void;
   /** Behind a record after which no other may come for now. */
   full(): void;
+}
+
+/** Of a chain that looks at time: where its record's is kept, and where the producer says it. */
+export interface ReceiverTime {
+  readonly element: { timestampMs: number; input: number };
+  readonly input: number;
+  readonly from: { readonly timestampMs: number };
 }
 
 export interface ChainCollector extends Collector<unknown> {

@@ -1,5 +1,14 @@
 import { unreachable } from '../kernel/assert.ts';
-import type { Chain, ChainCollector, ChainFactory, ChainNode, ChainSpec, ReceiverEnds } from './chain.ts';
+import type {
+  Chain,
+  ChainCollector,
+  ChainFactory,
+  ChainNode,
+  ChainSpec,
+  ReceiverEnds,
+  ReceiverTime,
+  Stamping,
+} from './chain.ts';
 import { asyncFunctionError, type OperatorSite, userCodeError } from './operator-error.ts';
 import { PausableFlatMap } from './pausable-flat-map.ts';
 
@@ -41,9 +50,13 @@ class PushChain implements Chain {
     return false;
   }
 
-  receiver({ failed, full }: ReceiverEnds): (record: unknown) => void {
+  receiver({ failed, full }: ReceiverEnds, time?: ReceiverTime): (record: unknown) => void {
     const { head, spec } = this;
     return (record) => {
+      if (time !== undefined) {
+        time.element.input = time.input;
+        time.element.timestampMs = time.from.timestampMs;
+      }
       try {
         head(record);
       } catch (error) {
@@ -112,6 +125,10 @@ class PushChain implements Chain {
         const { apply } = step;
         return (record) => emit(apply(record));
       }
+      case 'stamp':
+        return stampPush(site, step.stamp, emit);
+      case 'window':
+        return (record) => step.window.process(record);
       case 'write':
         return step.write;
       default:
@@ -147,6 +164,24 @@ function mapPush(site: OperatorSite, fn: (value: unknown) => unknown, emit: Push
     // A promise would travel on as a record and fail far from its cause.
     if (result instanceof Promise) throw asyncFunctionError(site, result, record);
     emit(result);
+  };
+}
+
+function stampPush(site: OperatorSite, stamp: Stamping, emit: Push): Push {
+  const { assign, element } = stamp;
+  return (record) => {
+    const before = element.timestampMs;
+    let given: unknown = before;
+    if (assign !== undefined) {
+      try {
+        given = assign(record, Number.isNaN(before) ? undefined : before);
+      } catch (error) {
+        throw userCodeError(site, error, record);
+      }
+    }
+    element.timestampMs = stamp.saw(given, record);
+    emit(record);
+    element.timestampMs = before;
   };
 }
 

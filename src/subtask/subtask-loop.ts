@@ -420,7 +420,8 @@ export class SubtaskLoop implements Runnable {
   /** For the chain too: outputs or sinks have no room. */
   blocked(): boolean {
     if (!this.spec.outputs.available) return true;
-    for (const sink of this.spec.sinks) if (sink.ready?.() !== undefined) return true;
+    const { sinks } = this.spec;
+    for (let i = 0; i < sinks.length; i++) if (sinks[i]?.ready?.() !== undefined) return true;
     return false;
   }
 

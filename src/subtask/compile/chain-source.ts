@@ -25,6 +25,7 @@ export class ChainSource {
   constructor(
     private readonly nodes: readonly ChainNode[],
     private readonly name: string,
+    private readonly opaque: boolean,
   ) {
     this.inputs = nodes.map((_, i) => nodes.filter(({ chained }) => chained.includes(i)).length);
     this.flatMaps = indexesOf(nodes, ({ step }) => step.kind === 'flatMap');
@@ -60,9 +61,19 @@ export class ChainSource {
       `try {\n${head}\n} catch (error) { this.failure = error; throw error; }`,
       '}',
       '}',
-      'function receiver(ends) {',
+      'function receiver(ends, time) {',
+      'if (time !== undefined) return timedReceiver(ends, time);',
       'return (record) => {',
       `try {\n${head}\n} catch (error) { ends.failed(error); return; }`,
+      ...this.fullBehind(),
+      '};',
+      '}',
+      'function timedReceiver(ends, { element, input, from }) {',
+      'return (record) => {',
+      'element.input = input;',
+      'element.timestampMs = from.timestampMs;',
+      `try {\n${head}\n} catch (error) { ends.failed(error); return; }`,
+      'element.timestampMs = NaN;',
       ...this.fullBehind(),
       '};',
       '}',
@@ -101,6 +112,12 @@ export class ChainSource {
               ? []
               : [`const c${i} = a${i} === undefined ? { usable: false } : a${i}.cells;`]),
           );
+        return;
+      case 'window':
+        constants.push(`const w${i} = nodes[${i}].step.window, k${i} = w${i}.keySelector, e${i} = w${i}.element;`);
+        return;
+      case 'stamp':
+        constants.push(`const m${i} = nodes[${i}].step.stamp, f${i} = m${i}.assign, e${i} = m${i}.element;`);
         return;
       case 'write':
         if (step.writer === undefined) constants.push(`const f${i} = nodes[${i}].step.write;`);
@@ -155,6 +172,23 @@ export class ChainSource {
           ...(step.sumOf === undefined ? general : sumInPlace(i, { input, result: v, field: step.sumOf, general })),
         ];
         return [`let ${v};`, guarded(apply.join(' '), i, input), this.followers(i, v, depth)].join('\n');
+      }
+      case 'window':
+        return intoWindow(i, input, step.window.sumOf);
+      case 'stamp': {
+        const before = `t${i}`;
+        const assign =
+          step.stamp.assign === undefined
+            ? ''
+            : guarded(`${v} = f${i}(${input}, ${before} === ${before} ? ${before} : undefined);`, i, input);
+        return [
+          `const ${before} = e${i}.timestampMs;`,
+          `let ${v} = ${before};`,
+          assign,
+          `e${i}.timestampMs = m${i}.saw(${v}, ${input});`,
+          this.followers(i, input, depth),
+          `e${i}.timestampMs = ${before};`,
+        ].join('\n');
       }
       case 'write':
         if (step.writer === undefined) return `f${i}(${input});`;
@@ -228,7 +262,8 @@ return !q${i}.paused;
 
   /** A range is short, and its caller looks at the clock: only what one record may have filled is looked at. */
   private stopOfRange(): readonly string[] {
-    const conditions = this.tickMax === 0 ? [this.pauseWanted(this.flatMaps)] : this.blocked(this.flatMaps);
+    const conditions =
+      this.tickMax === 0 || this.opaque ? [this.pauseWanted(this.flatMaps)] : this.blocked(this.flatMaps);
     return conditions.length === 0 ? [] : [`if (${conditions.join(' || ')}) return i;`];
   }
 
@@ -301,6 +336,33 @@ function sumInPlace(
     `if (sum !== undefined) ${result} = ${unpacked(i, field)};`,
     `else { ${general.join(' ')} if (c${i}.usable) c${i}.pack(); }`,
   ];
+}
+
+/** A record of the window that the one before was in, whose sum is held as a number, goes there without a call. */
+function intoWindow(i: number, input: string, sumOf: string | number | undefined): string {
+  const add = [
+    `const key = k${i}(${input});`,
+    ...(sumOf === undefined
+      ? [`w${i}.add(${input}, key);`]
+      : [
+          'let sum;',
+          `const sums = w${i}.sums;`,
+          'if (sums !== undefined && sums.usable) {',
+          `const amount = ${input}?.[${JSON.stringify(sumOf)}];`,
+          'if (typeof amount === "number") {',
+          'if (typeof key === "string") sum = sums.add(key, amount);',
+          'else if (typeof key === "number") sum = sums.add(key + 0, amount);',
+          '}',
+          '}',
+          `if (sum === undefined) w${i}.add(${input}, key);`,
+        ]),
+  ];
+  return [
+    `const at${i} = e${i}.timestampMs;`,
+    `if ((at${i} >= w${i}.startMs && at${i} < w${i}.endMs) || w${i}.locate(${input})) {`,
+    guarded(add.join(' '), i, input),
+    '}',
+  ].join('\n');
 }
 
 /** What is packed of a tuple can only be a pair. */

@@ -44,7 +44,17 @@ function naive(plans: readonly NodePlan[], input: readonly unknown[]): Outcome {
     else if (step.kind === 'filter') blame(() => step.fn(value)) && emit(value);
     else if (step.kind === 'reduce') emit(step.apply(value));
     else if (step.kind === 'write') step.write(value);
-    else {
+    else if (step.kind === 'window') step.window.process(value);
+    else if (step.kind === 'stamp') {
+      const { element, assign } = step.stamp;
+      const before = element.timestampMs;
+      element.timestampMs = step.stamp.saw(
+        blame(() => assign?.(value, before)),
+        value,
+      );
+      emit(value);
+      element.timestampMs = before;
+    } else {
       const iterator = blame(() => step.fn(value)[Symbol.iterator]());
       for (let next = blame(() => iterator.next()); next.done !== true; next = blame(() => iterator.next())) {
         emit(next.value);

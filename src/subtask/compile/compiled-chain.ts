@@ -47,9 +47,9 @@ const ALWAYS_ROOM = { full: 0 };
 /** V8 keeps the code of equal texts, and with it what it has learnt: no two texts may be equal. */
 let compiled = 0;
 
-function compile({ nodes, room = ALWAYS_ROOM, shouldPause, blocked = () => false }: ChainSpec): Chain {
+function compile({ nodes, room = ALWAYS_ROOM, shouldPause, blocked = () => false, opaque = false }: ChainSpec): Chain {
   const site = (i: number) => (nodes[i] as ChainNode).site;
-  const text = new ChainSource(nodes, `number ${compiled++}`).toString();
+  const text = new ChainSource(nodes, `number ${compiled++}`, opaque).toString();
   const create = new Function('h', text) as Compiled;
   return create({
     nodes,

@@ -1,8 +1,9 @@
 import type { WatermarkStrategy } from '../../api/watermark-strategy.ts';
-import { InvalidArgumentError } from '../../kernel/errors.ts';
+import { InvalidArgumentError, MillraceError } from '../../kernel/errors.ts';
+import type { Stamping } from '../chain.ts';
 import { type OperatorSite, userCodeError } from '../operator-error.ts';
-import { MIN_WATERMARK } from '../time/element.ts';
-import type { TimedOperator, TimedOperatorOutput, TimeSignal } from '../time/timed-operator.ts';
+import { type Element, MIN_WATERMARK } from '../time/element.ts';
+import type { TimedOperator, TimeSignal } from '../time/timed-operator.ts';
 
 /**
  * Gives records their timestamps and says, every interval, how far event time is. Without state: after
@@ -11,7 +12,6 @@ import type { TimedOperator, TimedOperatorOutput, TimeSignal } from '../time/tim
 export class TimestampsOperator implements TimedOperator {
   readonly makesWatermarks = true;
   readonly keepsRecords = false;
-  private output: TimedOperatorOutput | undefined;
   private greatestMs = MIN_WATERMARK;
   private emittedMs = MIN_WATERMARK;
   private seen = false;
@@ -26,19 +26,21 @@ export class TimestampsOperator implements TimedOperator {
     private readonly intervalMs: number,
   ) {}
 
-  connect(output: TimedOperatorOutput): void {
-    this.output = output;
+  connect(): void {
+    // Nothing: see `stamping`.
   }
 
   process(record: unknown): void {
-    const { element, emit } = this.output as TimedOperatorOutput;
-    const before = element.timestampMs;
-    const timestampMs = this.timestampOf(record, before);
-    if (timestampMs > this.greatestMs) this.greatestMs = timestampMs;
-    this.seen = true;
-    element.timestampMs = timestampMs;
-    emit(record);
-    element.timestampMs = before;
+    throw new MillraceError('INTERNAL', `chains stamp records themselves, also ${typeof record} ones`);
+  }
+
+  /** What a chain needs to do the work of this operator between its neighbours. */
+  stamping(element: Element): Stamping {
+    return {
+      assign: this.strategy.timestampAssigner,
+      element,
+      saw: (given, record) => this.saw(given, record),
+    };
   }
 
   advance(): boolean {
@@ -75,19 +77,20 @@ export class TimestampsOperator implements TimedOperator {
     return this.quietMs >= idleTimeoutMs;
   }
 
-  private timestampOf(record: unknown, before: number): number {
-    const { timestampAssigner } = this.strategy;
-    let timestampMs: unknown = before;
-    try {
-      if (timestampAssigner !== undefined) {
-        timestampMs = timestampAssigner(record, Number.isNaN(before) ? undefined : before);
-      }
-      if (typeof timestampMs === 'number' && Number.isFinite(timestampMs)) return Math.floor(timestampMs);
-      throw timestampAssigner === undefined
-        ? new InvalidArgumentError('the record has no timestamp', { hint: 'Use withTimestampAssigner().' })
-        : new InvalidArgumentError(`a timestamp is a number of milliseconds, not ${String(timestampMs)}`);
-    } catch (error) {
-      throw userCodeError(this.site, error, record);
+  private saw(given: unknown, record: unknown): number {
+    if (typeof given !== 'number' || !Number.isFinite(given)) {
+      throw userCodeError(this.site, noTimestamp(this.strategy.timestampAssigner !== undefined, given), record);
     }
+    const timestampMs = Math.floor(given);
+    if (timestampMs > this.greatestMs) this.greatestMs = timestampMs;
+    this.seen = true;
+    return timestampMs;
   }
+}
+
+function noTimestamp(assigned: boolean, timestampMs: unknown): InvalidArgumentError {
+  if (assigned) {
+    return new InvalidArgumentError(`a timestamp is a number of milliseconds, not ${String(timestampMs)}`);
+  }
+  return new InvalidArgumentError('the record has no timestamp', { hint: 'Use withTimestampAssigner().' });
 }

@@ -11,8 +11,8 @@ export interface ContentsOfWindow {
   readonly keepsRecords: boolean;
   open?(context: RuntimeContext): void;
   close?(): void;
-  /** For one window's pane: a function that takes a record of the pane's current key. */
-  into(pane: Pane): (record: unknown, key: unknown) => void;
+  /** For one window's pane: a function that takes a record of a key. `sums`: the pane's, if it is one of sums. */
+  into(pane: Pane, sums: PackedSums | undefined): (record: unknown, key: unknown) => void;
   /** Emits what a key has in a window that has ended. */
   emit(key: unknown, value: unknown, context: WindowContext, out: Collector<unknown>): unknown;
 }
@@ -69,14 +69,14 @@ function reducing(
   };
   return {
     keepsRecords: false,
-    into: (pane) => {
+    into: (pane, sums) => {
       if (sumOf === undefined) {
         return (record, key) => {
           select(key);
           reduce(pane, record);
         };
       }
-      return summing(pane, { sumOf, select, reduce });
+      return summing(pane, { sumOf, sums, select, reduce });
     },
     emit: (_key, record, _context, out) => out.collect(record),
   };
@@ -87,12 +87,12 @@ function summing(
   pane: Pane,
   spec: {
     readonly sumOf: string | number;
+    readonly sums: PackedSums | undefined;
     readonly select: (key: unknown) => void;
     readonly reduce: (pane: Pane, record: unknown) => void;
   },
 ): (record: unknown, key: unknown) => void {
-  const { sumOf, select, reduce } = spec;
-  const sums: PackedSums | undefined = pane.sums(sumOf);
+  const { sumOf, sums, select, reduce } = spec;
   return (record, key) => {
     const amount = (record as Record<string | number, unknown> | null | undefined)?.[sumOf];
     if (typeof amount === 'number') {
@@ -102,6 +102,9 @@ function summing(
         } else if (typeof key === 'number' && sums.add(key + 0, amount) !== undefined) return; // -0 is the key 0
       }
       select(key);
+      if (sums?.usable === true && (typeof key === 'string' || typeof key === 'number')) {
+        if (sums.begin(typeof key === 'number' ? key + 0 : key, record)) return;
+      }
       if (pane.addTo(sumOf, amount)) return;
     } else select(key);
     reduce(pane, record);

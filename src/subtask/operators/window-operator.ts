@@ -1,11 +1,12 @@
-import type { Collector } from '../../api/functions.ts';
+import type { Collector, KeySelector } from '../../api/functions.ts';
 import type { OperatorDefinition } from '../../api/operator-definition.ts';
 import type { TimeWindow, WindowContext } from '../../api/windows.ts';
 import { present } from '../../kernel/assert.ts';
 import { InvalidArgumentError } from '../../kernel/errors.ts';
-import type { KeyedStateBackend, Panes, SnapshotOptions } from '../../state/ports.ts';
+import type { KeyedStateBackend, PackedSums, Panes, SnapshotOptions } from '../../state/ports.ts';
+import type { WindowAccess } from '../chain.ts';
 import { operatorError, type OperatorSite, userCodeError } from '../operator-error.ts';
-import { MIN_WATERMARK, NO_TIMESTAMP } from '../time/element.ts';
+import { MIN_WATERMARK, newElement, NO_TIMESTAMP } from '../time/element.ts';
 import type { TimedOperator, TimedOperatorOutput } from '../time/timed-operator.ts';
 import { cutState, openKeyedState } from './operator-state.ts';
 import { type OperatorContext, type OperatorCut, RESOLVED, type SubtaskOperator } from './operator.ts';
@@ -17,6 +18,7 @@ const STATE_NAME = 'millrace.panes';
 
 interface OpenWindow {
   readonly window: TimeWindow;
+  readonly sums: PackedSums | undefined;
   readonly add: (record: unknown, key: unknown) => void;
 }
 
@@ -28,17 +30,25 @@ interface OpenWindow {
  *   W2. A record whose window has fired is late: it changes nothing, and goes to the side output if there is one.
  *   W3. Windows fire in the order of their ends.
  */
-export class WindowOperator implements SubtaskOperator, TimedOperator {
+export class WindowOperator implements SubtaskOperator, TimedOperator, WindowAccess {
   readonly site: OperatorSite;
   readonly makesWatermarks = false;
   readonly keepsRecords: boolean;
+  readonly keySelector: KeySelector<unknown>;
+  readonly sumOf: string | number | undefined;
+  readonly emitsLate: boolean;
+  /** Until it is connected nothing has a time. */
+  element: TimedOperatorOutput['element'] = newElement();
   private readonly contents: ContentsOfWindow;
   private output: TimedOperatorOutput | undefined;
   private backend: KeyedStateBackend | undefined;
   private panes: Panes | undefined;
   private readonly windows = new Map<number, OpenWindow>();
-  /** The one that the last record belonged to: usually that of the next one. */
-  private last: OpenWindow | undefined;
+  /** The one that the last record belonged to: usually that of the next one. Its fields follow, for chains. */
+  private looked: OpenWindow | undefined;
+  startMs = Number.NaN;
+  endMs = Number.NaN;
+  sums: PackedSums | undefined;
   private firing: { readonly window: TimeWindow; readonly rows: Iterator<readonly [unknown, unknown]> } | undefined;
   private watermarkMs = MIN_WATERMARK;
   private lateRecords = 0;
@@ -52,10 +62,18 @@ export class WindowOperator implements SubtaskOperator, TimedOperator {
     this.site = context.site;
     this.contents = contentsOf(definition.contents, (key) => (this.backend as KeyedStateBackend).setCurrentKey(key));
     this.keepsRecords = this.contents.keepsRecords;
+    this.keySelector = definition.keySelector;
+    this.sumOf = definition.contents.kind === 'reduce' ? definition.contents.sumOf : undefined;
+    this.emitsLate = definition.lateTag !== undefined;
   }
 
   connect(output: TimedOperatorOutput): void {
     this.output = output;
+    this.element = output.element;
+  }
+
+  get window(): WindowAccess {
+    return this;
   }
 
   async open(): Promise<void> {
@@ -74,23 +92,30 @@ export class WindowOperator implements SubtaskOperator, TimedOperator {
   }
 
   process(record: unknown): void {
-    const { timestampMs } = (this.output as TimedOperatorOutput).element;
-    let window = this.last;
-    if (window === undefined || timestampMs < window.window.startMs || !(timestampMs < window.window.endMs)) {
-      if (Number.isNaN(timestampMs)) throw userCodeError(this.site, noTimestamp(), record);
-      const startMs = this.definition.windows.startOf(timestampMs);
-      if (startMs + this.definition.windows.sizeMs - 1 <= this.watermarkMs) {
-        this.late(record); // W2
-        return;
-      }
-      window = this.windows.get(startMs) ?? this.windowFrom(startMs);
-      this.last = window;
-    }
+    const { timestampMs } = this.element;
+    if (!(timestampMs >= this.startMs && timestampMs < this.endMs) && !this.locate(record)) return;
     try {
-      window.add(record, this.definition.keySelector(record));
+      this.add(record, this.keySelector(record));
     } catch (error) {
       throw userCodeError(this.site, error, record);
     }
+  }
+
+  locate(record: unknown): boolean {
+    const { timestampMs } = this.element;
+    if (Number.isNaN(timestampMs)) throw userCodeError(this.site, noTimestamp(), record);
+    const { windows } = this.definition;
+    const startMs = windows.startOf(timestampMs);
+    if (startMs + windows.sizeMs - 1 <= this.watermarkMs) {
+      this.late(record); // W2
+      return false;
+    }
+    this.lookAt(this.windows.get(startMs) ?? this.windowFrom(startMs));
+    return true;
+  }
+
+  add(record: unknown, key: unknown): void {
+    (this.looked as OpenWindow).add(record, key);
   }
 
   advance(watermarkMs: number): boolean {
@@ -134,10 +159,18 @@ export class WindowOperator implements SubtaskOperator, TimedOperator {
     }
   }
 
+  private lookAt(open: OpenWindow | undefined): void {
+    this.looked = open;
+    this.startMs = open?.window.startMs ?? Number.NaN;
+    this.endMs = open?.window.endMs ?? Number.NaN;
+    this.sums = open?.sums;
+  }
+
   private windowFrom(startMs: number): OpenWindow {
     const pane = present(this.panes, 'the panes of an open operator').pane(startMs);
     const window = { startMs, endMs: startMs + this.definition.windows.sizeMs };
-    const open: OpenWindow = { window, add: this.contents.into(pane) };
+    const sums = this.sumOf === undefined ? undefined : pane.sums(this.sumOf);
+    const open: OpenWindow = { window, sums, add: this.contents.into(pane, sums) };
     this.windows.set(startMs, open);
     return open;
   }
@@ -176,7 +209,7 @@ export class WindowOperator implements SubtaskOperator, TimedOperator {
     }
     this.panes?.drop(window.startMs); // W1
     this.windows.delete(window.startMs);
-    if (this.last?.window === window) this.last = undefined;
+    if (this.looked?.window === window) this.lookAt(undefined);
     return true;
   }
 

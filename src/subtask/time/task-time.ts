@@ -1,6 +1,6 @@
 import { type Clock, every, type Timer } from '../../kernel/clock.ts';
 import type { ReceiverEnds } from '../chain.ts';
-import { type Element, NO_TIMESTAMP } from './element.ts';
+import type { Element } from './element.ts';
 import type { TimedChain } from './timed-chain.ts';
 import { type ValveOutput, WatermarkValve } from './watermark-valve.ts';
 
@@ -88,16 +88,8 @@ export class TaskTime {
     line: { readonly element: { readonly timestampMs: number } | undefined },
     ends: ReceiverEnds,
   ): (record: unknown) => void {
-    const { element, chain } = this.spec;
-    const input = this.spec.inputOf[channel] ?? 0;
-    const receive = chain.receiver(ends);
-    const from = line.element;
-    return (record) => {
-      element.input = input;
-      element.timestampMs = from === undefined ? NO_TIMESTAMP : from.timestampMs;
-      receive(record);
-      element.timestampMs = NO_TIMESTAMP;
-    };
+    const { chain, inputOf } = this.spec;
+    return chain.timedReceiver(ends, { input: inputOf[channel] ?? 0, from: line.element });
   }
 
   /** All data has been processed: event time is at its end. Once. */

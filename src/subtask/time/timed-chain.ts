@@ -1,4 +1,5 @@
 import type { Chain, ChainFactory, ChainNode, ChainSpec, ChainStep, ReceiverEnds, RecordOutput } from '../chain.ts';
+import { present } from '../../kernel/assert.ts';
 import type { OperatorSite } from '../operator-error.ts';
 import { type Element, MAX_WATERMARK, NO_TIMESTAMP } from './element.ts';
 import type { TimedOperator, TimeSignal } from './timed-operator.ts';
@@ -28,6 +29,8 @@ export interface TimedChainSpec extends Omit<ChainSpec, 'nodes'> {
 
 type Push = (record: unknown) => void;
 
+const TIMELESS = { timestampMs: NO_TIMESTAMP };
+
 interface Collecting {
   collect(record: unknown): void;
   readonly failure: unknown;
@@ -48,6 +51,8 @@ export class TimedChain implements Chain {
   /** Downstream first: the order in which they must be resumed. */
   private readonly flatMaps: TimedFlatMap[] = [];
   private readonly stretches: Chain[] = [];
+  /** The stretch that the chain begins with, if it begins with one. */
+  private headChain: Chain | undefined;
   /** Signals that each node has still to deal with. */
   private readonly pending: TimeSignal[][];
   private readonly timed: { readonly index: number; readonly operator: TimedOperator }[] = [];
@@ -58,7 +63,10 @@ export class TimedChain implements Chain {
     const { nodes } = spec;
     this.pending = nodes.map(() => []);
     const parents = nodes.map((_, i) => nodes.findIndex(({ chained }) => chained.includes(i)));
-    const isPlain = (i: number) => !['timed', 'flatMap'].includes((nodes[i] as TimedNode).step.kind);
+    const isPlain = (i: number) => {
+      const { step } = nodes[i] as TimedNode;
+      return step.kind === 'timed' ? step.operator.stamping !== undefined : step.kind !== 'flatMap';
+    };
     // Backwards, so that each node finds its followers built.
     for (let i = nodes.length - 1; i >= 0; i--) {
       const parent = parents[i] as number;
@@ -66,8 +74,7 @@ export class TimedChain implements Chain {
       if (isPlain(i) && parent >= 0 && isPlain(parent)) continue;
       this.pushes[i] = this.build(i, isPlain);
     }
-    const head = this.pushes[0] as Push;
-    this.collector = new HeadCollector(head);
+    this.collector = this.headChain?.collector ?? new HeadCollector(this.pushes[0] as Push);
   }
 
   process(record: unknown): void {
@@ -82,11 +89,12 @@ export class TimedChain implements Chain {
   processTimed(records: readonly unknown[], timestamps: Float64Array | undefined, from: number, to: number): number {
     const { element } = this.spec;
     const head = this.pushes[0] as Push;
+    const pauses = this.flatMaps.length > 0;
     let next = from;
     while (next < to) {
       element.timestampMs = timestamps === undefined ? NO_TIMESTAMP : (timestamps[next] as number);
       head(records[next++]);
-      if (this.paused || this.spec.shouldPause()) break;
+      if ((pauses && this.flatMapPaused()) || this.spec.shouldPause()) break;
     }
     element.timestampMs = NO_TIMESTAMP;
     return next;
@@ -97,17 +105,33 @@ export class TimedChain implements Chain {
     return step.kind === 'timed' && step.operator.keepsRecords;
   }
 
-  receiver({ failed, full }: ReceiverEnds): (record: unknown) => void {
+  receiver(ends: ReceiverEnds): (record: unknown) => void {
+    return this.timedReceiver(ends, { input: 0, from: undefined });
+  }
+
+  /** `from`: where the producer says when its record happened. `input`: of the head that the record is for. */
+  timedReceiver(
+    { failed, full }: ReceiverEnds,
+    { input, from = TIMELESS }: { readonly input: number; readonly from: { readonly timestampMs: number } | undefined },
+  ): (record: unknown) => void {
     const head = this.pushes[0] as Push;
-    const { spec } = this;
+    const { element, blocked } = this.spec;
+    if (this.headChain !== undefined && this.flatMaps.length === 0) {
+      return this.headChain.receiver({ failed, full }, { element, input, from });
+    }
+    const pauses = this.flatMaps.length > 0;
     return (record) => {
+      element.input = input;
+      element.timestampMs = from.timestampMs;
       try {
         head(record);
       } catch (error) {
         failed(error);
         return;
       }
-      if (this.paused || spec.blocked?.() === true) full();
+      element.timestampMs = NO_TIMESTAMP;
+      // A record brings neither signals nor timers that are due: of what makes a chain pause only flatMaps are left.
+      if ((pauses && this.flatMapPaused()) || blocked?.() === true) full();
     };
   }
 
@@ -204,7 +228,8 @@ export class TimedChain implements Chain {
 
   private build(index: number, isPlain: (i: number) => boolean): Push {
     const node = this.spec.nodes[index] as TimedNode;
-    if (node.step.kind === 'timed') return this.buildTimed(index, node, node.step.operator);
+    if (node.step.kind === 'timed' && node.step.operator.stamping === undefined)
+      return this.buildTimed(index, node, node.step.operator);
     if (node.step.kind === 'flatMap') return this.buildFlatMap(node, node.step.fn);
     return this.buildStretch(index, isPlain);
   }
@@ -219,8 +244,17 @@ export class TimedChain implements Chain {
       element: this.spec.element,
       shouldPause: () => this.flatMapPaused() || this.spec.shouldPause(),
     });
-    this.timed.unshift({ index, operator });
-    return (record) => operator.process(record);
+    this.timed.push({ index, operator });
+    this.timed.sort((a, b) => a.index - b.index);
+    if (operator.window === undefined) return (record) => operator.process(record);
+    const chain = this.spec.chains.create({
+      ...this.plainSpec(),
+      nodes: [{ site: node.site, step: { kind: 'window', window: operator.window }, chained: [], outputs: [] }],
+      opaque: operator.emitsLate === true,
+    });
+    this.stretches.push(chain);
+    if (index === 0) this.headChain = chain;
+    return (record) => chain.process(record);
   }
 
   private buildFlatMap(node: TimedNode, fn: (value: unknown) => Iterable<unknown>): Push {
@@ -251,14 +285,25 @@ export class TimedChain implements Chain {
       const beyond = chained.filter((follower) => !isPlain(follower)).map((follower) => this.pushes[follower] as Push);
       return {
         site,
-        step: step as ChainStep,
+        step: step.kind === 'timed' ? this.stamp(index, step.operator) : step,
         chained: chained.filter(isPlain).map((follower) => members.indexOf(follower)),
         outputs: [...beyond.map((emit) => ({ emit })), ...outputs],
       };
     });
-    const chain = this.spec.chains.create({ ...this.plainSpec(), nodes });
+    const opaque = nodes.some(({ outputs }) => outputs.some(({ line }) => line === undefined));
+    const chain = this.spec.chains.create({ ...this.plainSpec(), nodes, opaque });
     this.stretches.push(chain);
+    if (head === 0) this.headChain = chain;
     return (record) => chain.process(record);
+  }
+
+  private stamp(index: number, operator: TimedOperator): ChainStep {
+    this.timed.push({ index, operator });
+    this.timed.sort((a, b) => a.index - b.index);
+    return {
+      kind: 'stamp',
+      stamp: present(operator.stamping, 'of an operator that stamps').call(operator, this.spec.element),
+    };
   }
 
   private plainSpec(): ChainSpec {

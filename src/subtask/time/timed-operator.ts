@@ -1,3 +1,4 @@
+import type { Stamping, WindowAccess } from '../chain.ts';
 import type { Element } from './element.ts';
 
 /** How far event time is, on its way through a task: a watermark's time, or that nobody knows for now. */
@@ -18,6 +19,12 @@ export interface TimedOperator {
   /** Once, before anything else. */
   connect(output: TimedOperatorOutput): void;
   process(record: unknown): void;
+  /** What a chain may do instead of calling `process`. */
+  readonly window?: WindowAccess;
+  /** Records may go to a side output at once, and not only when time goes on. */
+  readonly emitsLate?: boolean;
+  /** Of an operator that does nothing to records but stamp them: then the chain does that, and never calls `process`. */
+  stamping?(element: Element): Stamping;
   /**
    * Does what is due at a watermark. False when it paused before it was done: it is called again with
    * the same watermark before anything else is.
