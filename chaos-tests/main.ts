@@ -22,6 +22,7 @@ const USAGE = `npm run chaos -- [options]
   --set KEY=VALUE          for every process; may be repeated
   --report                 writes docs/chaos-report.md
   --results FILE           appends each round to this file, and reports all that are in it
+  --note TEXT              a sentence for the report
   --keep                   keeps logs and output
   --ha embedded|etcd       stores of the kills (default embedded)
   --list                   says what there is
@@ -35,6 +36,7 @@ interface Flags {
   readonly ha: 'embedded' | 'etcd';
   readonly settings: readonly string[];
   readonly results: string | undefined;
+  readonly note: string | undefined;
   readonly long: boolean;
   readonly loopback: boolean;
   readonly report: boolean;
@@ -50,6 +52,7 @@ function parseFlags(): Flags | undefined {
       ha: { type: 'string', default: 'embedded' },
       set: { type: 'string', multiple: true, default: [] },
       results: { type: 'string' },
+      note: { type: 'string' },
       long: { type: 'boolean', default: false },
       loopback: { type: 'boolean', default: false },
       report: { type: 'boolean', default: false },
@@ -58,7 +61,7 @@ function parseFlags(): Flags | undefined {
       help: { type: 'boolean', default: false },
     },
   });
-  const { ha, scenario, results, long, loopback, report, keep } = values;
+  const { ha, scenario, results, note, long, loopback, report, keep } = values;
   if (values.help || values.list) {
     console.log(values.help ? USAGE : SCENARIOS.map(({ name, says }) => `${name.padEnd(36)} ${says}`).join('\n'));
     return undefined;
@@ -66,7 +69,7 @@ function parseFlags(): Flags | undefined {
   if (ha !== 'embedded' && ha !== 'etcd') throw new Error(`--ha ${ha}: embedded and etcd are possible`);
   const rounds = values.rounds === undefined ? undefined : count('rounds', values.rounds, 1);
   const seed = count('seed', values.seed, 0);
-  return { scenario, rounds, seed, ha, settings: values.set, results, long, loopback, report, keep };
+  return { scenario, rounds, seed, ha, settings: values.set, results, note, long, loopback, report, keep };
 }
 
 function count(flag: string, text: string, min: number): number {
@@ -146,7 +149,11 @@ function writeReport(flags: Flags, played: readonly PlayedRound[], skipped: Suit
   const machine = `${cpus().length} cores, Node ${process.versions.node}`;
   const date = new Date().toISOString().slice(0, 10);
   const rounds = resultsOf(flags, played);
-  writeFileSync(file, markdownReport({ rounds, machine, date, skipped }));
+  if (flags.results !== undefined) {
+    const never = SCENARIOS.filter(({ name }) => !rounds.some((round) => round.scenario === name));
+    skipped = never.map(({ name }) => ({ name, why: skipped.find((one) => one.name === name)?.why ?? 'no round yet' }));
+  }
+  writeFileSync(file, markdownReport({ rounds, machine, date, skipped, note: flags.note }));
   console.log(`written: ${file}`);
   return rounds.every(({ problems }) => problems.length === 0);
 }

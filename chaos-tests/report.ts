@@ -11,6 +11,8 @@ export interface SuiteReport {
   readonly rounds: readonly PlayedRound[];
   readonly machine: string;
   readonly date: string;
+  /** What a reader of these figures should know. */
+  readonly note?: string | undefined;
   /** Scenarios that could not be played here, and why. */
   readonly skipped: readonly { readonly name: string; readonly why: string }[];
 }
@@ -18,14 +20,14 @@ export interface SuiteReport {
 const COLUMNS = ['scenario', 'rounds', 'result', 'detection', 'election', 'running', 'gap in output'] as const;
 
 /** One row for each scenario: medians, and the worst in brackets where there are several. */
-export function markdownReport({ rounds, machine, date, skipped }: SuiteReport): string {
+export function markdownReport({ rounds, machine, date, skipped, note }: SuiteReport): string {
   const failed = rounds.filter(({ problems }) => problems.length > 0);
   const where = [...new Set(rounds.map((round) => round.where))].join(', ');
   return [
     '# Chaos report',
     '',
     `Written by \`npm run chaos -- --report\` on ${date}: ${machine}; hosts: ${where}.`,
-    `${rounds.length - failed.length} of ${rounds.length} rounds passed.`,
+    `${rounds.length - failed.length} of ${rounds.length} rounds passed.${note === undefined ? '' : ` ${note}`}`,
     '',
     'Each round runs a cluster of real processes (three masters, two workers, three etcd members, a Ceph S3 gateway)',
     'with one of four jobs (keyed counts; list state and timers; two inputs; no exchange) into files or S3. Then the committed',
