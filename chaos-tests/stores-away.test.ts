@@ -87,7 +87,9 @@ test(
       await untilTried(etcd.member(0).endpoint, 40);
       for (const { id, process } of processes) {
         expect(process.alive, process.lastWords()).toBe(true);
-        expect(away(id).length, process.lastWords()).toBeLessThanOrEqual(3);
+        // Each that watches a part of the store says it once.
+        const watchers = new Set(away(id).map(({ component, prefix }) => `${component} ${prefix}`));
+        expect(away(id).length, process.lastWords()).toBe(watchers.size);
         expect(process.log().split('\n').length, process.lastWords()).toBeLessThan(30);
       }
 
