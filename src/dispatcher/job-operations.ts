@@ -11,7 +11,14 @@ import {
   type TriggerId,
 } from '../contracts/operations.ts';
 import type { Clock } from '../kernel/clock.ts';
-import { asError, isMillraceError, MillraceError, NotFoundError, toErrorInfo } from '../kernel/errors.ts';
+import {
+  asError,
+  isMillraceError,
+  MillraceError,
+  NotFoundError,
+  toErrorInfo,
+  UnavailableError,
+} from '../kernel/errors.ts';
 import type { FencingToken, JobId } from '../kernel/ids.ts';
 import { BackgroundTasks } from '../kernel/lifecycle.ts';
 import type { Logger } from '../kernel/log.ts';
@@ -174,14 +181,17 @@ export class JobOperations {
     const job = this.deps.jobOf(jobId);
     if (job?.kind !== 'running') this.refuse(jobId);
     const { status } = job.master.details();
-    if (status !== 'RUNNING') throw notRunning(jobId, status);
+    // A new leader that takes the job over need not refuse what can wait for it: the job runs all the while.
+    if (status !== 'RUNNING' && status !== 'RECONCILING') throw notRunning(jobId, status);
     return job.master;
   }
 
   private refuse(jobId: JobId): never {
     const job = this.deps.jobOf(jobId);
     if (job === undefined) throw new NotFoundError(`There is no job ${jobId}.`);
-    throw notRunning(jobId, job.kind === 'ended' ? job.status : 'not running yet, or about to end');
+    if (job.kind === 'waiting')
+      throw new UnavailableError(`Job ${jobId} is being taken over by a new leader.`, { hint: 'Repeat the request.' });
+    throw notRunning(jobId, job.kind === 'ended' ? job.status : 'it is about to end');
   }
 
   private viewOf({ request, result }: Operation, job: OperatedJob): OperationView {
