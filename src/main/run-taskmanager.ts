@@ -12,6 +12,7 @@ import type { Logger } from '../kernel/log.ts';
 import { SystemRandom } from '../kernel/random.ts';
 import { connectGateway } from '../rpc/connect-gateway.ts';
 import { RpcServer } from '../rpc/rpc-server.ts';
+import { removeLocalCopies } from '../state/local-copies.ts';
 import { TaskManager } from '../taskmanager/task-manager.ts';
 import { ThreadSlotHost } from '../taskmanager/thread-slot-host.ts';
 import { stateConfig } from './config/job-defaults.ts';
@@ -21,7 +22,7 @@ import { objectStoreSettings, openCoordination, type ProcessDeps } from './open-
 import type { SlotWorkerData } from './slot-worker.ts';
 import { temporaryDir } from './temporary-dir.ts';
 import { untilTold } from './until-told.ts';
-import { scratchDirectory, WorkerDirectory } from './worker-directory.ts';
+import { localCopiesDirectory, scratchDirectory, WorkerDirectory } from './worker-directory.ts';
 
 /** Each costs some 30 MB. */
 const SPARE_THREADS_MAX = 4;
@@ -94,6 +95,7 @@ async function startTaskManager(c: Configuration, log: Logger, stack: CloseStack
         }),
       slotHost,
       hardware,
+      onJobReleased: (jobId) => removeLocalCopies(localCopiesDirectory(directory.path), jobId),
     },
     {
       taskManagerId,

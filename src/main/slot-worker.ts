@@ -15,7 +15,7 @@ import type { InternalTls } from './internal-tls.ts';
 import { createLogger } from './logger.ts';
 import { type ObjectStoreSettings, openObjects } from './open-stores.ts';
 import { useClusterS3 } from './s3-provider.ts';
-import { scratchDirectory } from './worker-directory.ts';
+import { localCopiesDirectory, scratchDirectory } from './worker-directory.ts';
 
 /** Plain data that a slot's thread starts from. */
 export interface SlotWorkerData {
@@ -44,11 +44,12 @@ await runSlotWorker<SlotWorkerData>(async (data, neighbours) => {
   useClusterS3(data.objects, log);
   const keys = new ClusterKeys(data.clusterId);
   const stateBackends = createStateBackends(
-    { objects },
+    { objects, log },
     {
       ...data.state,
       memoryThresholdBytes: data.memoryThresholdBytes,
       lmdb: { directory: join(scratchDirectory(data.directory), String(threadId)), cacheBytes: data.lmdbCacheBytes },
+      localDirectory: localCopiesDirectory(data.directory),
       objectPrefix: (jobId) => keys.stateObjectPrefix(jobId),
     },
   );

@@ -50,6 +50,11 @@ export function scratchDirectory(workerDirectory: string): string {
   return join(workerDirectory, 'slots');
 }
 
+/** Where all slots keep local copies of state, by job. */
+export function localCopiesDirectory(workerDirectory: string): string {
+  return join(workerDirectory, 'local-state');
+}
+
 /** A failure costs space, which the next start may win back. */
 async function removeAbandoned(parent: string, log: Logger): Promise<void> {
   await mkdir(parent, { recursive: true, mode: 0o700 });

@@ -34,7 +34,7 @@ const READ_BYTES_MAX = 8 * 1024 * 1024;
  * its own checksum; an object that is read from end to end also by its digest.
  */
 export async function restoreKeyedState(
-  deps: { readonly objects: ObjectStore; readonly yieldNow: () => Promise<void> },
+  deps: { readonly objects: Pick<ObjectStore, 'getRange'>; readonly yieldNow: () => Promise<void> },
   restore: KeyedRestore,
 ): Promise<void> {
   for (const handle of restore.handles) {
@@ -84,7 +84,7 @@ function* batches(handle: KeyedStateHandle, range: KeyGroupRange): Generator<Bat
 }
 
 async function readRange(
-  objects: ObjectStore,
+  objects: Pick<ObjectStore, 'getRange'>,
   { handle }: KeyedStateHandle,
   { start, end }: Batch,
   signal: AbortSignal,

@@ -3,6 +3,7 @@ import type { KeyGroupRange } from '../contracts/key-groups.ts';
 import type { ObjectStore } from '../contracts/object-store.ts';
 import type { KeyedStateHandle } from '../contracts/state-handles.ts';
 import type { RowSink, StateKind } from './cells.ts';
+import type { LocalCopy } from './local-copies.ts';
 import type { PendingSnapshot } from './ports.ts';
 import type { SnapshotCompression } from '../contracts/job-graph.ts';
 import { encodeSection } from './section.ts';
@@ -58,6 +59,20 @@ const STEP_ROWS = 64;
 /** Looking costs far less than writing. */
 const SLICE_LOOKS = 100_000;
 
+/** Where the snapshot is copied to, besides. */
+export interface LocalTarget {
+  readonly copy?: LocalCopy | undefined;
+  /** Keeps the copies of objects that it refers to. */
+  readonly keep?: ((objectKeys: Iterable<string>) => Promise<void>) | undefined;
+}
+
+function objectsOf(sections: readonly (Section | undefined)[], except: string): Set<string> {
+  const keys = new Set<string>();
+  for (const section of sections) if (section?.handle.kind === 'object') keys.add(section.handle.key);
+  keys.delete(except);
+  return keys;
+}
+
 /** Keyed state as of one cut, written one key group after the other while processing goes on. */
 export class KeyedSnapshot implements PendingSnapshot<KeyedStateHandle> {
   private phase: 'fixed' | 'writing' | 'ended' = 'fixed';
@@ -69,6 +84,7 @@ export class KeyedSnapshot implements PendingSnapshot<KeyedStateHandle> {
     private readonly views: StateViews,
     /** Undefined: everything is written. */
     private readonly plan: SnapshotPlan | undefined,
+    private readonly local: LocalTarget = {},
   ) {}
 
   async write(signal: AbortSignal): Promise<{
@@ -78,7 +94,7 @@ export class KeyedSnapshot implements PendingSnapshot<KeyedStateHandle> {
   }> {
     if (this.phase !== 'fixed') throw new MillraceError('CLOSED', 'the snapshot was written or discarded before');
     this.phase = 'writing';
-    const object = new SnapshotObject(this.deps, this.objectKey);
+    const object = new SnapshotObject(this.deps, this.objectKey, this.local.copy);
     try {
       return await this.writeGroups(object, signal);
     } catch (error) {
@@ -125,6 +141,7 @@ export class KeyedSnapshot implements PendingSnapshot<KeyedStateHandle> {
         if (bytes !== undefined) sections[i] = { handle, ...bytes, usefulBytes: object.size };
       }
     }
+    await this.local.keep?.(objectsOf(sections, this.objectKey));
     this.plan?.written(sections);
     if (sections.every((section) => section === undefined)) return { handles: [], bytes: 0 };
     return {

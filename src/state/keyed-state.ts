@@ -7,6 +7,7 @@ import { type RestoreTarget, restoreKeyedState } from './keyed-restore.ts';
 import { KeyedSnapshot, type SnapshotDeps, type StateViews } from './keyed-snapshot.ts';
 import { type CellsFactory, KeyedStates } from './keyed-states.ts';
 import { MapPanes } from './map-panes.ts';
+import type { JobCopies } from './local-copies.ts';
 import type { MemoryBudget, MemoryShare } from './memory-budget.ts';
 import type { NamedObject } from './object-names.ts';
 import type {
@@ -66,6 +67,8 @@ export interface KeyedStateOptions {
   /** A name that nobody else uses; shared ones lie where {@link KeyedStateOptions.isShared} says. */
   readonly objectKey: (object: NamedObject) => string;
   readonly isShared: (objectKey: string) => boolean;
+  /** Local copies of what is written; undefined: none. */
+  readonly copies: JobCopies | undefined;
   /** Whose state it is, for messages. */
   readonly owner: string;
 }
@@ -101,19 +104,24 @@ export class KeyedState implements KeyedStateBackend {
     handles: readonly KeyedStateHandle[],
     signal: AbortSignal,
   ): Promise<KeyedState> {
-    const { range, maxParallelism } = options;
+    const { range, maxParallelism, restoredCheckpointId = 0 } = options;
     const backend = new KeyedState(deps, options, store);
+    const parts = handles.map(({ handle }) => handle);
+    const local = options.copies?.reader(restoredCheckpointId, parts, deps.objects);
     try {
       const onSlice = () => backend.memory.check();
-      await restoreKeyedState(deps, { handles, range, maxParallelism, into: store, onSlice, signal });
+      const from = { yieldNow: deps.yieldNow, objects: local ?? deps.objects };
+      await restoreKeyedState(from, { handles, range, maxParallelism, into: store, onSlice, signal });
       const cut = store.restored();
       if (options.incremental && handles.length > 0) {
-        backend.shared.restored(range, cut, handles, options.restoredCheckpointId ?? 0);
+        backend.shared.restored(range, cut, handles, restoredCheckpointId);
       }
       return backend;
     } catch (error) {
       backend.dispose();
       throw error;
+    } finally {
+      await local?.close(options.owner);
     }
   }
 
@@ -170,15 +178,26 @@ export class KeyedState implements KeyedStateBackend {
     if (checkpointId !== undefined && kind === 'SAVEPOINT') this.shared.beginSavepoint(checkpointId);
     else if (checkpointId !== undefined && incremental) plan = this.shared.begin(checkpointId, cut, { full });
     const objectKey = this.options.objectKey({ ...snapshotOptions, checkpointId, shared: plan !== undefined });
-    return new KeyedSnapshot(this.deps, this.range, objectKey, views, plan);
+    return new KeyedSnapshot(this.deps, this.range, objectKey, views, plan, {
+      copy: this.options.copies?.begin(checkpointId, objectKey, snapshotOptions),
+      keep: this.keeping(checkpointId, plan?.baseCheckpointId),
+    });
+  }
+
+  private keeping(to: number | undefined, from: number | undefined) {
+    const { copies } = this.options;
+    if (copies === undefined || to === undefined || from === undefined) return undefined;
+    return (objectKeys: Iterable<string>) => copies.keep({ from, to }, objectKeys);
   }
 
   checkpointCompleted(checkpointId: number): void {
     this.shared.completed(checkpointId);
+    this.options.copies?.completed(checkpointId);
   }
 
   checkpointAborted(checkpointId: number): void {
     this.shared.aborted(checkpointId);
+    this.options.copies?.aborted(checkpointId);
   }
 
   size(): number {

@@ -2,6 +2,7 @@ import { CorruptError, MillraceError } from '../kernel/errors.ts';
 import type { ObjectStore } from '../contracts/object-store.ts';
 import type { OperatorStateHandle, OperatorStateMode } from '../contracts/state-handles.ts';
 import type { SnapshotDeps } from './keyed-snapshot.ts';
+import type { JobCopies, LocalCopy } from './local-copies.ts';
 import type { NamedObject } from './object-names.ts';
 import type { OperatorStateBackend, PendingSnapshot, SnapshotOptions } from './ports.ts';
 import { decodeSection, encodeRawSection } from './section.ts';
@@ -26,17 +27,25 @@ export class HeapOperatorState implements OperatorStateBackend {
   private constructor(
     private readonly deps: SnapshotDeps,
     private readonly objectKey: (object: NamedObject) => string,
+    private readonly copies: JobCopies | undefined,
   ) {}
 
   static async restore(
     deps: SnapshotDeps,
     objectKey: (object: NamedObject) => string,
-    handles: readonly OperatorStateHandle[],
+    from: { readonly handles: readonly OperatorStateHandle[]; readonly checkpointId: number; readonly owner: string },
     signal: AbortSignal,
+    copies: JobCopies | undefined,
   ): Promise<HeapOperatorState> {
-    const backend = new HeapOperatorState(deps, objectKey);
-    for (const handle of handles) await backend.add(handle, signal);
-    return backend;
+    const backend = new HeapOperatorState(deps, objectKey, copies);
+    const parts = from.handles.map(({ handle }) => handle);
+    const local = copies?.reader(from.checkpointId, parts, deps.objects);
+    try {
+      for (const handle of from.handles) await backend.add(handle, local ?? deps.objects, signal);
+      return backend;
+    } finally {
+      await local?.close(from.owner);
+    }
   }
 
   restored<T>(name: string, mode?: OperatorStateMode): readonly T[] {
@@ -61,10 +70,14 @@ export class HeapOperatorState implements OperatorStateBackend {
 
   snapshot(checkpointId?: number, options: SnapshotOptions = {}): PendingSnapshot<OperatorStateHandle> {
     const key = this.objectKey({ ...options, checkpointId, shared: false });
-    return new OperatorSnapshotWriter(this.deps, key, [...this.lists]);
+    return new OperatorSnapshotWriter(this.deps, key, [...this.lists], this.copies?.begin(checkpointId, key, options));
   }
 
-  private async add({ states, handle }: OperatorStateHandle, signal: AbortSignal): Promise<void> {
+  private async add(
+    { states, handle }: OperatorStateHandle,
+    objects: Pick<ObjectStore, 'getRange'>,
+    signal: AbortSignal,
+  ): Promise<void> {
     const object = handle.kind === 'object' ? handle.key : 'inline state';
     for (const { name, mode, offsets } of states) {
       const known = this.lists.get(name);
@@ -75,7 +88,7 @@ export class HeapOperatorState implements OperatorStateBackend {
         );
       }
       const [start = 0] = offsets;
-      const bytes = await readItems(this.deps.objects, { states, handle }, offsets, signal);
+      const bytes = await readItems(objects, { states, handle }, offsets, signal);
       const sections: Buffer[] = [];
       const items: unknown[] = [];
       for (let i = 0; i + 1 < offsets.length; i++) {
@@ -92,7 +105,7 @@ export class HeapOperatorState implements OperatorStateBackend {
 }
 
 async function readItems(
-  objects: ObjectStore,
+  objects: Pick<ObjectStore, 'getRange'>,
   { handle }: OperatorStateHandle,
   offsets: readonly number[],
   signal: AbortSignal,
@@ -122,6 +135,7 @@ class OperatorSnapshotWriter implements PendingSnapshot<OperatorStateHandle> {
     private readonly deps: SnapshotDeps,
     private readonly objectKey: string,
     private lists: readonly (readonly [string, NamedList])[],
+    private readonly copy: LocalCopy | undefined,
   ) {}
 
   async write(
@@ -129,7 +143,7 @@ class OperatorSnapshotWriter implements PendingSnapshot<OperatorStateHandle> {
   ): Promise<{ readonly handles: readonly OperatorStateHandle[]; readonly bytes: number }> {
     if (this.ended) throw new MillraceError('CLOSED', 'the snapshot was written or discarded before');
     this.ended = true;
-    const object = new SnapshotObject(this.deps, this.objectKey);
+    const object = new SnapshotObject(this.deps, this.objectKey, this.copy);
     try {
       const states: OperatorStateHandle['states'] = [];
       for (const [name, { mode, sections }] of this.lists) {

@@ -46,6 +46,7 @@ export class SharedSections {
     const rewritten = base === undefined ? new Set<string>() : objectsToRewrite(base.sections);
     return {
       baseCut: base?.cut ?? cut,
+      baseCheckpointId: base?.checkpointId,
       referable: (group) => {
         const section = base?.sections[group];
         if (section === undefined || section.handle.kind !== 'object') return undefined;
@@ -84,6 +85,7 @@ export class SharedSections {
 export interface SnapshotPlan {
   /** Groups that have not changed after it may be referred to. */
   readonly baseCut: number;
+  readonly baseCheckpointId: number | undefined;
   referable(group: number): Section | undefined;
   /** The snapshot has decided to refer to the section of the base. */
   referred(group: number): void;

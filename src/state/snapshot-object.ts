@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import type { ObjectStore, ObjectUpload } from '../contracts/object-store.ts';
 import type { StateHandle } from '../contracts/state-handles.ts';
 import type { Digest } from '../kernel/ids.ts';
+import type { LocalCopy } from './local-copies.ts';
 
 /** Flink's `state.storage.fs.memory-threshold`: less than this travels inside the acknowledgement. */
 export const DEFAULT_MEMORY_THRESHOLD_BYTES = 20 * 1024;
@@ -31,6 +32,7 @@ export class SnapshotObject {
       readonly yieldNow: () => Promise<void>;
     },
     private readonly key: string,
+    private readonly copy?: LocalCopy | undefined,
   ) {}
 
   async append(bytes: Buffer, signal: AbortSignal): Promise<void> {
@@ -46,7 +48,7 @@ export class SnapshotObject {
     this.size += bytes.length;
     if (this.gatheredBytes < PUT_BYTES_MAX) return;
     this.upload ??= await this.deps.objects.upload(this.key);
-    await this.upload.write(this.take());
+    await this.write(this.upload);
   }
 
   async finish(signal: AbortSignal): Promise<StateHandle> {
@@ -54,19 +56,37 @@ export class SnapshotObject {
       return { kind: 'inline', bytes: new Uint8Array(this.take()) };
     }
     if (this.upload === undefined) {
-      await this.deps.objects.put(this.key, this.take(), signal);
+      const bytes = this.take();
+      await this.beside(bytes, this.deps.objects.put(this.key, bytes, signal));
     } else {
-      if (this.gatheredBytes > 0) await this.upload.write(this.take());
+      if (this.gatheredBytes > 0) await this.write(this.upload);
       signal.throwIfAborted();
       await this.upload.complete();
       this.upload = undefined;
     }
+    await this.copy?.finish();
     return { kind: 'object', key: this.key, size: this.size, digest: this.hash.digest('hex') as Digest };
   }
 
   async abort(): Promise<void> {
     this.gathered = [];
+    await this.copy?.abandon();
     await this.upload?.abort();
+  }
+
+  private async write(upload: ObjectUpload): Promise<void> {
+    const bytes = this.take();
+    await this.beside(bytes, upload.write(bytes));
+  }
+
+  /** The copy is written meanwhile, and has been written also when `storing` fails: then it can be removed. */
+  private async beside(bytes: Buffer, storing: Promise<void>): Promise<void> {
+    const copying = this.copy?.write(bytes);
+    try {
+      await storing;
+    } finally {
+      await copying;
+    }
   }
 
   private take(): Buffer {

@@ -1,10 +1,12 @@
 import type { KeyGroupRange } from '../contracts/key-groups.ts';
 import type { ObjectStore } from '../contracts/object-store.ts';
+import { type Logger, silentLogger } from '../kernel/log.ts';
 import type { KeyedStateHandle, OperatorStateHandle } from '../contracts/state-handles.ts';
 import type { AttemptId, DeploymentId, JobId, OperatorId } from '../kernel/ids.ts';
 import { type Clock, SystemClock } from '../kernel/clock.ts';
 import { SLICE_ROWS } from './keyed-snapshot.ts';
 import { KeyedState, type KeyedStateDeps } from './keyed-state.ts';
+import { JobCopies, LocalCopies } from './local-copies.ts';
 import { KeyedStores } from './keyed-stores.ts';
 import { MemoryBudget } from './memory-budget.ts';
 import { ObjectNames } from './object-names.ts';
@@ -17,6 +19,8 @@ export interface StateBackendsDeps {
   readonly objects: ObjectStore;
   /** Default: `setImmediate`, which lets input and messages in between two slices. */
   readonly yieldNow?: () => Promise<void>;
+  /** Default: silent. */
+  readonly log?: Logger;
   /** Its wall time is the processing time that times-to-live go by: it must mean the same after a restart. */
   readonly clock?: Clock;
   /** Rows that a snapshot serialises between two calls of `yieldNow`. Default 4,096: a millisecond or two. */
@@ -49,6 +53,10 @@ export interface StateBackendsOptions {
    * Checkpoints of either restore into the other. Default `hashmap`.
    */
   readonly backend?: StateBackendType;
+  /** Copies of what is written for the newest checkpoint are kept on the local disk, if there is a directory for them. */
+  readonly localRecovery?: boolean;
+  /** On a local disk, of this process. */
+  readonly localDirectory?: string;
   /** Must be given for `lmdb`. */
   readonly lmdb?: LmdbOptions;
   /** A task whose state, by estimate, takes the memory of all backends made here beyond this fails. Default: no limit. */
@@ -93,6 +101,8 @@ export interface StateBackends {
 export function createStateBackends(deps: StateBackendsDeps, options: StateBackendsOptions = {}): StateBackends {
   const clock = deps.clock ?? new SystemClock();
   const stores = new KeyedStores(options.lmdb);
+  const { localDirectory } = options;
+  const copies = localDirectory === undefined ? undefined : new LocalCopies(localDirectory, deps.log ?? silentLogger);
   const names = new ObjectNames(options.objectPrefix ?? ((jobId) => `checkpoints/${jobId}/`));
   const stateDeps = {
     objects: deps.objects,
@@ -103,7 +113,9 @@ export function createStateBackends(deps: StateBackendsDeps, options: StateBacke
     memoryThresholdBytes: options.memoryThresholdBytes ?? DEFAULT_MEMORY_THRESHOLD_BYTES,
   };
   const configured = (config: Partial<StateConfig>): StateBackends => {
-    const { backend = 'hashmap', compression = 'none', incremental = false } = config;
+    const { backend = 'hashmap', compression = 'none', incremental = false, localRecovery = false } = config;
+    const copiesOf = (jobId: JobId) =>
+      copies === undefined || !localRecovery ? undefined : new JobCopies(copies, jobId);
     const keyedDeps: KeyedStateDeps = { ...stateDeps, compression };
     return {
       configured,
@@ -115,17 +127,27 @@ export function createStateBackends(deps: StateBackendsDeps, options: StateBacke
           restoredCheckpointId,
           objectKey: names.of(scope, 'keyed'),
           isShared: (key: string) => names.isShared(scope.jobId, key),
-          owner: `operator ${scope.operatorId} subtask ${scope.subtaskIndex}`,
+          owner: ownerOf(scope),
+          copies: copiesOf(scope.jobId),
         };
         const store = await stores.open(backend, scope, { range, maxParallelism });
         return KeyedState.restore(keyedDeps, keyedOptions, store, restore, signal);
       },
-      createOperatorStateBackend: ({ scope, restore, signal }) =>
-        HeapOperatorState.restore(keyedDeps, names.of(scope, 'operator'), restore, signal),
-      close: () => stores.close(),
+      createOperatorStateBackend: ({ scope, restore: handles, restoredCheckpointId = 0, signal }) => {
+        const from = { handles, checkpointId: restoredCheckpointId, owner: ownerOf(scope) };
+        return HeapOperatorState.restore(keyedDeps, names.of(scope, 'operator'), from, signal, copiesOf(scope.jobId));
+      },
+      close: async () => {
+        await copies?.settled();
+        await stores.close();
+      },
     };
   };
   return configured(options);
+}
+
+function ownerOf({ operatorId, subtaskIndex }: StateScope): string {
+  return `operator ${operatorId} subtask ${subtaskIndex}`;
 }
 
 function yieldToEventLoop(): Promise<void> {

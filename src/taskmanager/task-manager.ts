@@ -26,6 +26,8 @@ export interface TaskManagerDeps {
   /** Closed by the TaskManager. */
   readonly slotHost: SlotHost;
   readonly hardware: () => HardwareDescription;
+  /** A job is over and none of its tasks is left here: what was kept for it may go. */
+  readonly onJobReleased?: (jobId: JobId) => Promise<void>;
 }
 
 export interface TaskManagerOptions {
@@ -200,6 +202,8 @@ export class TaskManager implements TaskManagerHandler, Closeable {
     this.ledger.forgetJob(jobId);
     this.stateReports.forgetJob(jobId);
     this.checkpointMessages.forgetJob(jobId);
+    const { onJobReleased } = this.deps;
+    if (onJobReleased !== undefined) this.background.run('forget job', () => onJobReleased(jobId));
     return {};
   }
 

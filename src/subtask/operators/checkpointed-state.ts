@@ -53,7 +53,12 @@ export class CheckpointedState implements OperatorStateStore {
     const { scope, signal, stateBackends, site } = context;
     let backend: OperatorStateBackend;
     try {
-      backend = await stateBackends.createOperatorStateBackend({ scope, restore: restored, signal });
+      backend = await stateBackends.createOperatorStateBackend({
+        scope,
+        restore: restored,
+        ...(context.restore === undefined ? {} : { restoredCheckpointId: context.restore.checkpointId }),
+        signal,
+      });
     } catch (error) {
       throw operatorError(site, 'to restore its state', error);
     }
