@@ -18,10 +18,12 @@ export class ExceptionHistory {
   private truncated = false;
 
   record(error: ErrorInfo, place: FailurePlace, wallMs: number): void {
+    const hint = error.hint === undefined ? '' : `\nHint: ${error.hint}`;
     const entry: ExceptionEntry = {
       name: error.code,
       message: error.hint === undefined ? error.message : `${error.message} (${error.hint})`,
-      stack: (error.stack ?? `${error.code}: ${error.message}`).slice(0, STACK_MAX),
+      // What people are shown, so what to do must be in it.
+      stack: (error.stack ?? `${error.code}: ${error.message}`).slice(0, STACK_MAX) + hint,
       timestampMs: wallMs,
       ...place,
     };

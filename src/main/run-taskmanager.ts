@@ -62,6 +62,7 @@ async function startTaskManager(c: Configuration, log: Logger, stack: CloseStack
     directory: directory.path,
     state: stateConfig(c),
     lmdbCacheBytes: c.lmdbCacheBytes,
+    stateBytesMax: c.slotHeapBytes * c.stateHeapFraction,
     compiledChains: c.compiledChains,
     networkCodec: c.networkCodec,
     tls,

@@ -29,6 +29,7 @@ export interface SlotWorkerData {
   readonly directory: string;
   readonly state: StateConfig;
   readonly lmdbCacheBytes: number;
+  readonly stateBytesMax: number;
   readonly compiledChains: boolean;
   readonly networkCodec: CodecName;
   readonly tls: InternalTls | undefined;
@@ -49,6 +50,7 @@ await runSlotWorker<SlotWorkerData>(async (data, neighbours) => {
       ...data.state,
       memoryThresholdBytes: data.memoryThresholdBytes,
       lmdb: { directory: join(scratchDirectory(data.directory), String(threadId)), cacheBytes: data.lmdbCacheBytes },
+      memoryLimitBytes: data.stateBytesMax,
       localDirectory: localCopiesDirectory(data.directory),
       objectPrefix: (jobId) => keys.stateObjectPrefix(jobId),
     },

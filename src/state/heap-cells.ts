@@ -100,14 +100,16 @@ export class HeapListCells extends HeapCells implements ListCells {
 
   append(items: readonly unknown[]): void {
     if (items.length === 0) return;
-    let cell = this.find();
-    if (cell === undefined) cell = this.insert([]);
-    else this.table.touch(cell);
-    const list = cell.value as unknown[];
-    for (const item of items) {
-      list.push(item);
-      this.table.added(undefined, item);
+    const cell = this.find();
+    if (cell === undefined) {
+      // Not grown but made: as many keys have one item only, and V8 makes room for 17 when it grows an array.
+      this.insert([...items]);
+    } else {
+      this.table.touch(cell);
+      const list = cell.value as unknown[];
+      for (const item of items) list.push(item);
     }
+    for (const item of items) this.table.added(undefined, item);
   }
 
   set(items: unknown[]): void {

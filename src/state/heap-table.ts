@@ -12,6 +12,8 @@ import { cloneValue, ownString } from './state-value.ts';
 
 /** What a key costs besides its text and value: its cell, its place in a Map and in its group. */
 const CELL_OVERHEAD_BYTES = 110;
+/** An array that has grown: V8 makes room for 17 items at first. */
+const ARRAY_BYTES = 168;
 /** What a unit costs besides its value. */
 const UNIT_OVERHEAD_BYTES = { single: 0, list: 10, map: 90 } as const;
 
@@ -59,7 +61,8 @@ export class HeapTable {
 
   /** Roughly: from the number of keys and a sample of the values. */
   get estimatedBytes(): number {
-    return this.cells * CELL_OVERHEAD_BYTES + this.units * (UNIT_OVERHEAD_BYTES[this.layout] + this.sizes.meanBytes);
+    const perCell = CELL_OVERHEAD_BYTES + (this.layout === 'list' ? ARRAY_BYTES : 0);
+    return this.cells * perCell + this.units * (UNIT_OVERHEAD_BYTES[this.layout] + this.sizes.meanBytes);
   }
 
   expiry(): Expiry | undefined {

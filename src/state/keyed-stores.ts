@@ -7,6 +7,8 @@ import type { KeyedStore } from './keyed-state.ts';
 import type { LmdbOptions, StateScope } from './state-backends.ts';
 
 const CACHE_BYTES = 64 * 1024 * 1024;
+/** One operator's cache takes at most this part of what all state may take. */
+const CACHE_SHARE = 4;
 
 /** Makes stores of either kind, and sees to it that what they had on disk goes. */
 export class KeyedStores {
@@ -14,7 +16,11 @@ export class KeyedStores {
   private failure: Error | undefined;
   private opened = 0;
 
-  constructor(private readonly lmdb: LmdbOptions | undefined) {}
+  constructor(
+    private readonly lmdb: LmdbOptions | undefined,
+    /** Of all state, so caches may take a part of it only. */
+    private readonly memoryLimitBytes: number = Number.POSITIVE_INFINITY,
+  ) {}
 
   async open(
     type: StateBackendType,
@@ -34,7 +40,7 @@ export class KeyedStores {
     const folder = `${jobId}-${operatorId}-${subtaskIndex}-${attemptId}-${++this.opened}`;
     return new LmdbStore(range, maxParallelism, {
       directory: join(lmdb.directory, folder),
-      cacheBytes: lmdb.cacheBytes ?? CACHE_BYTES,
+      cacheBytes: Math.min(lmdb.cacheBytes ?? CACHE_BYTES, this.memoryLimitBytes / CACHE_SHARE),
       own: (work) => this.own(work),
       ...(lmdb.dirtyRowsMax === undefined ? {} : { dirtyRowsMax: lmdb.dirtyRowsMax }),
     });

@@ -94,7 +94,11 @@ test('a copy that is missing, cut short or changed is not used: the store has th
   const damages: readonly ((file: string) => void)[] = [
     (file) => rmSync(file),
     (file) => truncateSync(file, 100),
-    (file) => writeFileSync(file, readFileSync(file).map((byte, i) => (i === 50 ? byte ^ 1 : byte))),
+    (file) =>
+      writeFileSync(
+        file,
+        readFileSync(file).map((byte, i) => (i === 50 ? byte ^ 1 : byte)),
+      ),
   ];
   for (const [i, damage] of damages.entries()) {
     const { open } = fixture();

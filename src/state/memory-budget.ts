@@ -46,7 +46,7 @@ export class MemoryBudget {
       'TOO_LARGE',
       `state in memory takes about ${mib(usedBytes)}, more than the limit of ${mib(this.limitBytes)} (largest: ${largest.join('; ')})`,
       {
-        hint: 'keep the state on disk (state.backend.type: lmdb), spread it over more slots, give it a time-to-live, or raise the limit together with the memory of the slot',
+        hint: 'keep the state on disk (state.backend.type: lmdb), spread it over more slots, give it a time-to-live, or raise taskmanager.memory.slot-heap.size',
       },
     );
   }

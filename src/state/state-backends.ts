@@ -31,7 +31,7 @@ export interface StateBackendsDeps {
 export interface LmdbOptions {
   /** On a local disk, this process's own: whatever lies there from before may be removed. Backends remove their folders. */
   readonly directory: string;
-  /** Memory for rows of one backend. Default 64 MiB. */
+  /** Memory for rows of one backend, at most a quarter of the memory limit. Default 64 MiB. */
   readonly cacheBytes?: number;
   /** Changed rows that wait in memory. Default 16,384. */
   readonly dirtyRowsMax?: number;
@@ -100,7 +100,7 @@ export interface StateBackends {
 
 export function createStateBackends(deps: StateBackendsDeps, options: StateBackendsOptions = {}): StateBackends {
   const clock = deps.clock ?? new SystemClock();
-  const stores = new KeyedStores(options.lmdb);
+  const stores = new KeyedStores(options.lmdb, options.memoryLimitBytes);
   const { localDirectory } = options;
   const copies = localDirectory === undefined ? undefined : new LocalCopies(localDirectory, deps.log ?? silentLogger);
   const names = new ObjectNames(options.objectPrefix ?? ((jobId) => `checkpoints/${jobId}/`));

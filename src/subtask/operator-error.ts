@@ -1,5 +1,5 @@
 import { inspect } from 'node:util';
-import { asError, MillraceError } from '../kernel/errors.ts';
+import { asError, isMillraceError, MillraceError } from '../kernel/errors.ts';
 
 /** Where in the program something happened, as its author knows it. */
 export interface OperatorSite {
@@ -15,6 +15,8 @@ const RENDERED_RECORD_MAX = 500;
 /** The author's function threw while it worked on `record`. */
 export function userCodeError(site: OperatorSite, thrown: unknown, record: unknown): MillraceError {
   const error = asError(thrown);
+  // No mistake in a line of the program: what helps is in the error.
+  if (isMillraceError(error, 'TOO_LARGE')) return operatorError(site, 'to keep its state', error);
   return new MillraceError(
     'USER_CODE',
     `${describeSite(site)} threw ${error.name}: ${error.message}; record: ${renderRecord(record)}`,

@@ -189,6 +189,13 @@ export const OPTIONS = {
   ),
   slots: integer('taskmanager.numberOfTaskSlots', '1', 1, 1_024, 'Slots, each with its own thread.'),
   slotHeapBytes: size('taskmanager.memory.slot-heap.size', '512 MiB', 'JavaScript heap of one slot’s thread.'),
+  stateHeapFraction: number(
+    'taskmanager.memory.state-heap.fraction',
+    '0.8',
+    0.01,
+    1,
+    'Part of a slot’s heap that its state may take, by estimate. A task that needs more fails and says so, before the slot runs out of memory.',
+  ),
   tmpDir: text(
     'io.tmp.dirs',
     undefined,
@@ -281,7 +288,7 @@ export const OPTIONS = {
   lmdbCacheBytes: size(
     'state.backend.lmdb.cache-size',
     '64 MiB',
-    'Memory for the state that an operator in one slot uses most, with `lmdb`.',
+    'Memory for the state that an operator in one slot uses most, with `lmdb`; at most a quarter of what state may take.',
   ),
   snapshotCompression: choice(
     'execution.checkpointing.snapshot-compression',
