@@ -10,7 +10,7 @@ const USAGE = `usage: npm run bench -- NAME [--json] [--rounds N] [--keys N]
 ${BENCHMARKS.map(({ name, description }) => `              ${name.padEnd(13)} ${description}`).join('\n')}
   --json    the last line of the output is {"bench": NAME, "results": [...]}
   --rounds  measured rounds (default 40)
-  --keys    keys held by the benchmarks of state (default 1,000,000)
+  --keys    keys held by the benchmarks of state (default: as said there)
 `;
 
 interface Request {
@@ -27,12 +27,15 @@ function parse(args: readonly string[]): Request {
     options: {
       json: { type: 'boolean', default: false },
       rounds: { type: 'string', default: '40' },
-      keys: { type: 'string', default: '1000000' },
+      keys: { type: 'string' },
     },
   });
   if (positionals.length === 0) throw new Error('name a benchmark');
   const benchmarks = positionals.includes('all') ? BENCHMARKS : positionals.map(benchmarkNamed);
-  const options = { rounds: wholeNumber('rounds', values.rounds), keys: wholeNumber('keys', values.keys) };
+  const options = {
+    rounds: wholeNumber('rounds', values.rounds),
+    keys: values.keys === undefined ? undefined : wholeNumber('keys', values.keys),
+  };
   return { name: positionals.join(' '), benchmarks, options, json: values.json };
 }
 

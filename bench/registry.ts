@@ -1,7 +1,10 @@
 import { backpressureBench } from './backpressure.ts';
 import { chainBench } from './chain.ts';
+import { checkpointBench } from './checkpoint.ts';
 import { codecBench } from './codec.ts';
 import type { Benchmark } from './lib/benchmark.ts';
+import { memoryBench } from './memory.ts';
+import { restoreBench } from './restore.ts';
 import { shuffleBench } from './shuffle.ts';
 import { stateBench } from './state.ts';
 import { windowBench } from './window.ts';
@@ -16,4 +19,7 @@ export const BENCHMARKS: readonly Benchmark[] = [
   shuffleBench,
   stateBench,
   backpressureBench,
+  checkpointBench,
+  restoreBench,
+  memoryBench,
 ];

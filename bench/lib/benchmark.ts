@@ -15,8 +15,8 @@ export type Target = { readonly atLeast: number } | { readonly atMost: number };
 export interface BenchOptions {
   /** Measured rounds; each contender runs once in each. */
   readonly rounds: number;
-  /** Keys held by the benchmarks of state. */
-  readonly keys: number;
+  /** Keys held by the benchmarks of state; undefined: as many as each of them says. */
+  readonly keys: number | undefined;
 }
 
 export interface Benchmark {
