@@ -15,6 +15,8 @@ export interface LeasedKeyOptions {
   readonly value: string;
   /** How long the key outlives a process that died silently. */
   readonly ttlMs: number;
+  /** Default: a third of that. */
+  readonly renewEveryMs?: number;
 }
 
 /**
@@ -57,7 +59,7 @@ export class LeasedKey implements Closeable {
         if (this.lease === undefined) await this.register();
         else await this.renew(this.lease);
         failures = 0;
-        await sleep(clock, this.options.ttlMs / 3, signal);
+        await sleep(clock, this.options.renewEveryMs ?? this.options.ttlMs / 3, signal);
       } catch (error) {
         // An expired lease took the key with it. Any other failure says nothing of it: keep renewing.
         if (isMillraceError(error, 'NOT_FOUND')) this.lease = undefined;

@@ -242,6 +242,24 @@ test('a new leader recovers every job that has no result, with its wish to cance
   ]);
 });
 
+test('a job that has a result is never run again, whatever else is still stored of it', async () => {
+  newCluster();
+  const a = newMaster();
+  await a.lead();
+  await a.dispatcher.submitJob(graphOf(1), {});
+  const record = cluster.etcd.get(cluster.keys.job(jobIdOf(1)));
+  a.masters.of(jobIdOf(1)).end('FINISHED');
+  await cluster.clock.advance(1);
+  // As if the two had not changed together.
+  const key = cluster.keys.job(jobIdOf(1));
+  cluster.etcd.txn({ guards: [], then: [{ kind: 'put', key, value: record?.value ?? '' }] });
+  const b = newMaster();
+  await b.lead();
+  await cluster.clock.advance(60_000);
+  expect(b.masters.all).toEqual([]);
+  expect((await b.dispatcher.listJobs()).map((one) => one.status)).toEqual(['FINISHED']);
+});
+
 test('a leader whose term ends at once leaves no JobMaster behind', async () => {
   newCluster();
   const a = newMaster();
@@ -415,6 +433,24 @@ test('a leader that dies between the result and its clean-up is followed by one 
   expect(b.masters.all).toEqual([]);
 });
 
+test('a clean-up that fails half-way is tried again until nothing is left of the job', async () => {
+  newCluster();
+  const a = newMaster();
+  const token = await a.lead();
+  await a.dispatcher.submitJob(graphOf(1), {});
+  await a.stores.checkpoints.counter(jobIdOf(1)).next(token);
+  const removesCounter = ({ then }: Transaction) =>
+    then.some((op) => op.kind === 'delete' && op.key.includes('counter'));
+  cluster.fault(removesCounter, { kind: 'failBefore' }, 3);
+  a.masters.of(jobIdOf(1)).end('FINISHED');
+  await cluster.clock.advance(60_000);
+  const left: string[] = [];
+  for await (const { key } of cluster.objects.list('test/jobs/')) left.push(key);
+  expect(left.filter((key) => key.includes('graph'))).toEqual([]);
+  expect(cluster.has(cluster.keys.counter(jobIdOf(1)))).toBe(false);
+  expect((await a.stores.jobResults.list()).map(({ dirty }) => dirty)).toEqual([false]);
+});
+
 test('a fenced leader gives up, answers so, and what it tried is not visible', async () => {
   newCluster();
   const a = newMaster();
@@ -512,6 +548,23 @@ test('a jar is uploaded, listed, planned, run once per key, and deleted; its run
   await expect(a.dispatcher.deleteJar(jar.id)).rejects.toEqual(code('NOT_FOUND'));
   const { bundle } = a.masters.of(run.jobId).graph;
   expect(bundle.kind === 'object' && (await cluster.objects.size(bundle.objectKey))).toBe(9);
+});
+
+test('uploaded jars are there, and run, under the next leader and after its sweep', async () => {
+  newCluster();
+  const a = newMaster();
+  await a.lead();
+  const jar = await a.dispatcher.uploadJar('word count.mjs', new TextEncoder().encode('WordCount'));
+  const b = newMaster();
+  const token = await b.lead();
+  await cluster.clock.advance(24 * 3_600_000);
+  await b.stores.sweeper({ graceMs: 3_600_000, intervalMs: 3_600_000 }).sweep(token);
+  expect(await b.dispatcher.listJars()).toEqual([jar]);
+  const request = { programArgs: [], entryClass: 'WordCount', allowNonRestoredState: false };
+  const { jobId } = await b.dispatcher.runJar(jar.id, request);
+  expect(b.masters.of(jobId).graph.bundle).toMatchObject({ kind: 'object' });
+  const { objectKey } = b.masters.of(jobId).graph.bundle as { objectKey: string };
+  expect(new TextDecoder().decode(await cluster.objects.get(objectKey))).toBe('WordCount');
 });
 
 test('a jar that does not load, or whose name is a path, is refused and leaves nothing', async () => {

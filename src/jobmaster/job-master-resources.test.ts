@@ -48,7 +48,7 @@ class Term {
     await this.resources.registerTaskManager(registration, this.token);
   }
 
-  start(cancelRequested = false): JobMaster {
+  start(cancelRequested = false, adopt = false): JobMaster {
     const { clock, stores, cluster, graph } = this.world;
     const deps = {
       clock,
@@ -58,7 +58,7 @@ class Term {
       checkpoints: stores,
       onFenced: (reason: string) => this.fenced.push(reason),
     };
-    const options = { cancelRequested, slotRequestTimeoutMs: 60_000, cancelTimeoutMs: 3_000 };
+    const options = { cancelRequested, adopt, slotRequestTimeoutMs: 60_000, cancelTimeoutMs: 3_000 };
     this.master = JobMaster.start(deps, graph, this.token, options);
     cluster.master = this.master;
     return this.master;
@@ -155,6 +155,50 @@ test('a worker that registers when the job runs elsewhere again gives up what it
   expect(w.live()).toEqual(['2-1']);
   expect(term.master?.details()).toMatchObject({ status: 'RUNNING', restarts: 0 });
   for (const worker of w.cluster.workers.slice(0, 2)) expect(worker.allocations.size).toBe(0);
+});
+
+test('a new term takes over tasks and slots whichever comes first, its master or its workers; no slot is freed or leaks', async () => {
+  for (const registerFirst of [true, false]) {
+    const w = world(2, 2);
+    await (await w.running()).end();
+    const before = w.cluster.workers.map((worker) => [...worker.allocations.keys()]);
+    const term = w.term(2);
+    if (registerFirst) for (const worker of w.cluster.workers) await term.register(worker);
+    term.start(false, true);
+    await w.clock.advance(10);
+    if (!registerFirst) for (const worker of w.cluster.workers) await term.register(worker);
+    await w.clock.advance(50);
+    expect(term.master?.details()).toMatchObject({ status: 'RUNNING', restarts: 0 });
+    expect(w.live()).toEqual(['1-1']);
+    // Longer than slots that nobody claims are kept.
+    await w.clock.advance(30_000);
+    expect(w.cluster.workers.map((worker) => [...worker.allocations.keys()])).toEqual(before);
+    expect(term.resources.totals()).toMatchObject({ slotsTotal: 4, slotsFree: 0 });
+    term.master?.cancel();
+    await w.clock.advance(100);
+    await expect(term.master?.terminated).resolves.toMatchObject({ status: 'CANCELED' });
+    await term.master?.close();
+    await w.clock.advance(100);
+    expect(term.resources.totals()).toMatchObject({ slotsTotal: 4, slotsFree: 4 });
+    expect(w.live()).toEqual([]);
+  }
+});
+
+test('a term that has lost a worker of the job ends what is left of it, and takes and returns whole slots only', async () => {
+  const w = world(2, 2, 2);
+  await (await w.running()).end();
+  const victim = w.cluster.workers.find((worker) => worker.allocations.size > 0);
+  if (victim === undefined) throw new Error('no worker in use');
+  victim.alive = false;
+  const term = w.term(2);
+  for (const worker of w.cluster.workers) if (worker.alive) await term.register(worker);
+  term.start(false, true);
+  await w.clock.advance(5_000);
+  expect(term.master?.details()).toMatchObject({ status: 'RUNNING' });
+  expect(w.live()).toEqual(['2-1']);
+  expect(term.resources.totals()).toMatchObject({ slotsTotal: 4, slotsFree: 0 });
+  const held = w.cluster.workers.filter((worker) => worker.alive).flatMap((worker) => [...worker.allocations.keys()]);
+  expect(held).toHaveLength(4);
 });
 
 test('a worker dies: its tasks move to spare slots, the others stay where they are', async () => {

@@ -191,7 +191,8 @@ export class ModelWorker {
       slots: Array.from({ length: this.slots }, (_, slotIndex) => {
         const [allocationId, allocation] = taken.find(([, { slotIndex: index }]) => index === slotIndex) ?? [];
         if (allocationId === undefined || allocation === undefined) return { slotIndex };
-        return { slotIndex, allocation: { allocationId, jobId: allocation.jobId } };
+        const { jobId } = allocation;
+        return { slotIndex, allocation: { allocationId, jobId, dataAddress: { host: 'h', port: 1 } } };
       }),
       attempts: [...this.attempts].map(([attemptId, attempt]) => this.reportOf(attemptId, attempt)),
       freeMemoryBytes: 0,

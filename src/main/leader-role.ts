@@ -6,7 +6,7 @@ import type { LeaderContender, Leadership } from '../contracts/leadership.ts';
 import type { Dispatcher } from '../dispatcher/dispatcher.ts';
 import { JobMaster } from '../jobmaster/job-master.ts';
 import { NotLeaderError } from '../kernel/errors.ts';
-import type { FencingToken } from '../kernel/ids.ts';
+import type { FencingToken, TaskManagerId } from '../kernel/ids.ts';
 import { BackgroundTasks } from '../kernel/lifecycle.ts';
 import type { KnownWorker } from '../resourcemanager/known-workers.ts';
 import { ResourceManager } from '../resourcemanager/resource-manager.ts';
@@ -26,7 +26,8 @@ export interface LeaderRoleDeps extends ProcessDeps {
     reason: string,
   ) => void;
   /** Workers known from before the term; absent where there is no directory of them. */
-  readonly knownWorkers?: () => readonly KnownWorker[];
+  readonly knownWorkers?: () => readonly KnownWorker[] | undefined;
+  readonly onWorkerGone?: (taskManagerId: TaskManagerId) => void;
 }
 
 export interface LeaderRoleOptions {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { WatchedLeaderRetrieval } from '../../ha/election/leader-retrieval.ts';
 import { ReplicaDirectory } from '../../ha/election/replica-directory.ts';
 import { ReplicaRegistration } from '../../ha/election/replica-registration.ts';
-import { WorkerDirectory } from '../../ha/election/worker-directory.ts';
+import { WorkerRegistrations } from '../../ha/election/worker-registrations.ts';
 import { openHaStores } from '../../ha/stores/ha-stores.ts';
 import { IDENTITY, identityGatewaySpec } from '../contracts/identity-gateway.ts';
 import { jobManagerGatewaySpec } from '../contracts/job-manager-gateway.ts';
@@ -83,7 +83,7 @@ async function startJobManager(c: Configuration, log: Logger, version: string, s
   stack.add('leader retrieval', () => retrieval.close());
   const directory = ReplicaDirectory.start(watching);
   stack.add('replica directory', () => directory.close());
-  const workers = WorkerDirectory.start(watching);
+  const workers = WorkerRegistrations.start(watching);
   stack.add('worker directory', () => workers.close());
   const events = new HaEvents({ ...deps, retrieval });
   const sweeper = stores.sweeper({ graceMs: c.gcGraceMs, intervalMs: c.gcIntervalMs });
@@ -96,6 +96,7 @@ async function startJobManager(c: Configuration, log: Logger, version: string, s
       checkpoints: stores.checkpoints,
       sweeper,
       knownWorkers: () => workers.list(),
+      onWorkerGone: (taskManagerId) => workers.forget(taskManagerId),
       connectWorker: (rpcAddress, token) =>
         connectGateway(taskManagerGatewaySpec, 'taskmanager', rpcAddress, { ...deps, token, ...rpcTls(tls) }),
       onChange: (kind, token, reason) => events.add(kind, replicaId, token.toString(), reason),

@@ -1,6 +1,6 @@
 import { availableParallelism, freemem, hostname, totalmem } from 'node:os';
 import { WatchedLeaderRetrieval } from '../../ha/election/leader-retrieval.ts';
-import { registerWorker } from '../../ha/election/worker-directory.ts';
+import { registerWorker } from '../../ha/election/worker-registrations.ts';
 import { ClusterKeys } from '../../ha/stores/cluster-keys.ts';
 import { jobManagerGatewaySpec } from '../contracts/job-manager-gateway.ts';
 import type { HardwareDescription } from '../contracts/task-manager-gateway.ts';

@@ -293,3 +293,23 @@ test('what cannot be is refused: unknown jobs, jobs that do not run, targets out
   await at.ended(jobId);
   await expect(at.dispatcher.triggerSavepoint(jobId, {})).rejects.toMatchObject({ code: 'CONFLICT' });
 });
+
+test('a second stop while the first is under way is refused, and the first one’s success stays what it is', async () => {
+  const [at, w] = [await cluster(), world(20)];
+  const jobId = await at.run(counting(w));
+  await at.running(jobId);
+  at.lost.add('notifyCheckpointComplete');
+  const first = await at.dispatcher.triggerSavepoint(jobId, { stop: 'SUSPEND' });
+  await expect(at.dispatcher.triggerSavepoint(jobId, { stop: 'DRAIN' })).rejects.toMatchObject({ code: 'CONFLICT' });
+  // Nor by another leader, which knows of it from the store alone.
+  at.replaceLeader();
+  await expect(at.leading(() => at.dispatcher.triggerSavepoint(jobId, { stop: 'SUSPEND' }))).rejects.toMatchObject({
+    code: expect.stringMatching(/CONFLICT|NOT_FOUND/),
+  });
+  at.lost.clear();
+  expect(await at.ended(jobId)).toBe('FINISHED');
+  const { location: path } = await at.result(jobId, first);
+  expect(path).toBeDefined();
+  const all = await objectsUnder(at, 'test/savepoints/');
+  expect(all.filter((key) => key.endsWith('_metadata'))).toHaveLength(1);
+});

@@ -113,3 +113,26 @@ test('slots that a worker holds for a job are taken over with their ids, once th
   await manager.releaseSlots(JOB, [allocationId], 'test');
   expect(manager.totals().slotsFree).toBe(2);
 });
+
+test('while it is not known who is there, nobody is taken for missing before the time is over', async () => {
+  const clock = new ManualClock();
+  const heard: string[] = [];
+  const gone: string[] = [];
+  const manager = new ResourceManager(
+    {
+      clock,
+      random: new SeededRandom(1),
+      log: silentLogger,
+      connectTaskManager: () => worker('a').connect(),
+      knownWorkers: () => undefined,
+      onWorkerGone: (taskManagerId) => gone.push(taskManagerId),
+    },
+    { token: TOKEN, heartbeatIntervalMs: 1_000, heartbeatTimeoutMs: 5_000, spreadOut: true },
+  );
+  manager.subscribe((event) => void heard.push(event.kind));
+  await clock.advance(1_900);
+  expect(heard).toEqual([]);
+  await clock.advance(200);
+  expect(heard).toEqual(['settled']);
+  expect(gone).toEqual([]);
+});

@@ -18,6 +18,8 @@ export interface KnownWorkersDeps {
   readonly connect: (rpcAddress: string) => TaskManagerConnection;
   readonly suspended: () => boolean;
   readonly fenced: (taskManagerId: TaskManagerId, error: Error) => void;
+  /** Its process is dead, or it has been silent for too long. */
+  readonly gone?: ((taskManagerId: TaskManagerId) => void) | undefined;
   /** Called once: nobody is expected any more. */
   readonly settled: () => void;
 }
@@ -30,15 +32,19 @@ export interface KnownWorkersDeps {
 export class KnownWorkers {
   private readonly expected = new Map<TaskManagerId, { readonly stop: () => void }>();
   private readonly deadline: Timer;
+  private complete = false;
   private done = false;
 
   constructor(
     private readonly deps: KnownWorkersDeps,
-    workers: readonly KnownWorker[],
+    workers: readonly KnownWorker[] | undefined,
     options: HeartbeatOptions & { readonly graceMs: number },
   ) {
     this.deadline = deps.clock.schedule(options.graceMs, () => this.finish());
+    // Unknown who is there: then only time can tell.
+    if (workers === undefined) return;
     for (const worker of workers) this.expect(worker, options);
+    this.complete = true;
     this.check();
   }
 
@@ -84,6 +90,7 @@ export class KnownWorkers {
         },
         dead: (reason) => {
           log.info({ taskManagerId, rpcAddress, reason }, 'known worker is not expected any more');
+          this.deps.gone?.(taskManagerId);
           this.seen(taskManagerId);
         },
         fenced: (error) => this.deps.fenced(taskManagerId, error),
@@ -100,13 +107,15 @@ export class KnownWorkers {
   }
 
   private check(): void {
-    if (this.expected.size === 0) this.finish();
+    if (this.complete && this.expected.size === 0) this.finish();
   }
 
   private finish(): void {
     if (this.done) return;
     const missing = [...this.expected.keys()];
     if (missing.length > 0) this.deps.log.warn({ missing }, 'known workers have not registered in time');
+    // What they ran is given up by now; if they live, they register again.
+    for (const taskManagerId of missing) this.deps.gone?.(taskManagerId);
     this.close();
     this.deps.settled();
   }

@@ -29,9 +29,11 @@ export interface ResourceManagerDeps {
   readonly onFenced?: (error: Error) => void;
   /**
    * The workers that were there before this term. They are given a moment to register before slots are given out
-   * and jobs decide what is missing. Absent: nobody knows, so each job waits for its own time.
+   * and jobs decide what is missing. Undefined: nobody knows, so time decides.
    */
-  readonly knownWorkers?: () => readonly KnownWorker[];
+  readonly knownWorkers?: () => readonly KnownWorker[] | undefined;
+  /** A worker is lost, known or registered: nobody need expect it any more. */
+  readonly onWorkerGone?: (taskManagerId: TaskManagerId) => void;
   /** Whether a job is to run, whoever its master is: its slots are kept for it. Default: no. */
   readonly isPromised?: (jobId: JobId) => boolean;
 }
@@ -285,6 +287,7 @@ export class ResourceManager
     this.deps.log.warn({ taskManagerId, reason }, 'worker lost');
     this.emit({ kind: 'lost', taskManagerId, reason });
     this.known?.seen(taskManagerId);
+    this.deps.onWorkerGone?.(taskManagerId);
     this.schedule();
   }
 
@@ -342,6 +345,7 @@ export class ResourceManager
         ...{ clock, log, background: this.background, connect: connectTaskManager },
         suspended: () => this.suspended,
         fenced: (taskManagerId, error) => this.onFenced(taskManagerId, error),
+        gone: this.deps.onWorkerGone,
         settled: () => this.onSettled(),
       },
       knownWorkers(),

@@ -146,6 +146,17 @@ export class InProcessCluster {
     });
   }
 
+  /** What runs in the leader and in the worker, for those who look inside. */
+  inner(): {
+    readonly role: unknown;
+    readonly dispatcher: unknown;
+    readonly stores: unknown;
+    readonly worker: unknown;
+  } {
+    const { role, dispatcher, stores } = this.present;
+    return { role, dispatcher, stores, worker: this.worker };
+  }
+
   /** Waits until the leader has read which jobs there are. */
   async leading<T>(work: () => Promise<T>): Promise<T> {
     for (;;) {
