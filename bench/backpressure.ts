@@ -33,7 +33,7 @@ export const backpressureBench: Benchmark = {
       masters: 1,
       workers: 2,
       slotsPerWorker: 2,
-      config: ['heartbeat.timeout=120 s', 'parallelism.default=4'],
+      config: ['heartbeat.timeout=120 s', 'parallelism.default=4', 'metrics.latency.interval=200 ms'],
     });
     const [one, other] = cluster.workers.map(({ process }) => process.pid) as [number, number];
     await until('two workers', async () => (await cluster.get<Overview>('/overview'))['slots-total'] === 4, {
@@ -48,6 +48,8 @@ export const backpressureBench: Benchmark = {
     await wait(FLOW_MS);
     const flowing = await records();
     say(`flow: ${Math.round(flowing / 1e3)} k records, ${megabytes(one)} and ${megabytes(other)} MB`);
+
+    say(`median age of latency markers at the sinks: ${await latencies(cluster, jobId)} ms`);
 
     writeFileSync(stallFile, '');
     const stalled = await watch([one, other], STALL_MS);
@@ -96,6 +98,15 @@ async function submit(cluster: LocalCluster, stallFile: string): Promise<string>
     body: JSON.stringify({ programArgsList: [stallFile], parallelism: 4 }),
   });
   return jobid;
+}
+
+/** The lowest and the highest over all sinks. */
+async function latencies(cluster: LocalCluster, jobId: string): Promise<string> {
+  const ids = await cluster.get<readonly { readonly id: string }[]>(`/jobs/${jobId}/metrics`);
+  const medians = ids.map(({ id }) => id).filter((id) => id.endsWith('latency_median'));
+  const path = `/jobs/${jobId}/metrics?get=${medians.join(',')}`;
+  const values = (await cluster.get<readonly { readonly value: string }[]>(path)).map(({ value }) => Number(value));
+  return values.length === 0 ? 'no' : `${Math.min(...values)} to ${Math.max(...values)}`;
 }
 
 async function ask<T>(url: string, init: RequestInit): Promise<T> {
