@@ -137,8 +137,9 @@ function apply(
     case 'commitFailed': {
       const pending = state.pending.get(event.id);
       assert(pending?.stage === 'committing', 'K5: only a checkpoint being committed can fail to commit');
-      const { keepObjects } = event;
-      return endAborted(state, pending, event.error, { counts: true, nowMs, keepObjects }, out);
+      const { error, keepObjects } = event;
+      // That a newer one came first says nothing about whether checkpoints work.
+      return endAborted(state, pending, error, { counts: error.code !== 'CONFLICT', nowMs, keepObjects }, out);
     }
     default:
       return unreachable(event);
@@ -338,10 +339,14 @@ function committed(state: CoordinatorState, id: number, nowMs: number, out: Coor
   // An older one that still collects would only be subsumed at once.
   for (const older of pending.values()) {
     if (older.id > id || older.stage === 'committing' || older.kind === 'SAVEPOINT') continue;
-    const reason: ErrorInfo = { code: 'CONFLICT', message: `subsumed by checkpoint ${id}, which completed first` };
-    next = abort(next, older.id, reason, { counts: false, nowMs }, out);
+    next = abort(next, older.id, subsumedBy(id), { counts: false, nowMs }, out);
   }
   return next;
+}
+
+/** Why a checkpoint ends without a pointer when a newer one has its. */
+export function subsumedBy(checkpointId: number): ErrorInfo {
+  return { code: 'CONFLICT', message: `subsumed by checkpoint ${checkpointId}, which completed first` };
 }
 
 interface AbortOptions {

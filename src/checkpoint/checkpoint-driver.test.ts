@@ -192,6 +192,45 @@ test('pointers appear in the order of their ids, also when several checkpoints a
   expect(bench.calls.filter((call) => call.startsWith('complete'))).toEqual(['complete 1', 'complete 2', 'complete 3']);
 });
 
+test('what a finished task left is taken from the checkpoint before, also from one that was still being written', async () => {
+  const bench = await new Bench({ checkpointing: { maxConcurrent: 2, numRetained: 1 } }).run();
+  await bench.clock.advance(1_000);
+  await bench.complete(1, ['source-1', 'sink-1']);
+  let open = () => {};
+  bench.stores.gate = new Promise((resolve) => {
+    open = resolve;
+  });
+  await bench.clock.advance(1_000);
+  await bench.complete(2, ['source-2', 'sink-2']);
+  bench.driver.taskChanged(0, 'finished', true);
+  await bench.clock.advance(1_000);
+  expect(bench.ack(1, 3, 'sink-3')).toBe('acked');
+  open();
+  await bench.clock.advance(0);
+  // What only checkpoint 1 refers to is deleted when 2 is there.
+  expect(bench.keysOf(3)).toEqual(['source-2', 'sink-3']);
+});
+
+test('a checkpoint that has its answers after a newer one gets no pointer, and costs the job nothing', async () => {
+  const bench = await new Bench({
+    checkpointing: { maxConcurrent: 2, numRetained: 5, tolerableFailedCheckpoints: 0 },
+  }).run();
+  let open = () => {};
+  bench.stores.gate = new Promise((resolve) => {
+    open = resolve;
+  });
+  await bench.clock.advance(1_000);
+  await bench.clock.advance(1_000);
+  await bench.complete(2, ['source-2', 'sink-2']);
+  await bench.complete(1, ['source-1', 'sink-1']);
+  open();
+  await bench.clock.advance(0);
+  expect([...bench.stores.pointers.keys()]).toEqual([2]);
+  expect(bench.calls.slice(-2)).toEqual(['complete 2', 'aborted 1']);
+  expect(bench.stores.discarded).toEqual(['source-1', 'sink-1']);
+  expect(bench.failovers).toEqual([]);
+});
+
 test('history is bounded, newest first, and says which checkpoints are gone', async () => {
   const bench = await new Bench({ checkpointing: { numRetained: 2 } }).run();
   for (let id = 1; id <= 14; id++) {

@@ -13,7 +13,7 @@ import { BackgroundTasks } from '../kernel/lifecycle.ts';
 import type { Logger } from '../kernel/log.ts';
 import type { Random } from '../kernel/random.ts';
 import { type Backoff, retry } from '../kernel/retry.ts';
-import { classifyAck, initialCoordinator, stepCoordinator } from './checkpoint-coordinator.ts';
+import { classifyAck, initialCoordinator, stepCoordinator, subsumedBy } from './checkpoint-coordinator.ts';
 import { CheckpointHistory } from './checkpoint-history.ts';
 import { buildMetadata, objectKeysOf, objectKeysOfMetadata } from './checkpoint-metadata.ts';
 import { CheckpointNotifier, type NoticeGroup } from './checkpoint-notifier.ts';
@@ -72,6 +72,15 @@ export interface ContinuedTasks {
 
 const BOUNDARY_RETRY_MS = 500;
 
+interface PresentRun extends CheckpointedRun {
+  readonly notifier: CheckpointNotifier;
+  /**
+   * The newest whose pointer is written, known before anybody is told. Not a savepoint: finished tasks' state is
+   * taken from it, and a savepoint is not to be referred to.
+   */
+  last: CompletedCheckpoint['metadata'] | undefined;
+}
+
 /**
  * Carries out what the coordinator decides: reserves ids, triggers sources, writes metadata and
  * pointer, tells workers, tidies up.
@@ -88,12 +97,10 @@ export class CheckpointDriver {
   private commitTail: Promise<void> = Promise.resolve();
   private readonly closing = new AbortController();
   private timer: Timer | undefined;
-  private run: (CheckpointedRun & { readonly notifier: CheckpointNotifier }) | undefined;
+  private run: PresentRun | undefined;
   private boundary: Promise<void> | undefined;
   private boundaryId: number | undefined;
   private readonly triggerWallMs = new Map<number, number>();
-  /** Not a savepoint: finished tasks' state is taken from it, and a savepoint is not to be referred to. */
-  private lastOfRun: CompletedCheckpoint | undefined;
   /** The job started from what is not its own: its first checkpoint must not refer to that. */
   private mustBeFull = false;
   /** Every operation of this term: one that is asked for twice is done once. */
@@ -160,8 +167,8 @@ export class CheckpointDriver {
       { clock, random, log, background: this.background, onFenced: (reason) => this.fencedLater(reason) },
       { jobId: graph.jobId, groups: groupsOf(run) },
     );
-    this.run = { ...run, notifier };
-    this.lastOfRun = run.continues?.checkpoint?.metadata.kind === 'CHECKPOINT' ? run.continues.checkpoint : undefined;
+    const { metadata } = run.continues?.checkpoint ?? {};
+    this.run = { ...run, notifier, last: metadata?.kind === 'CHECKPOINT' ? metadata : undefined };
     if (run.continues === undefined) return;
     if (run.continues.checkpoint !== undefined) notifier.completed(run.continues.checkpoint.metadata.checkpointId);
     if (run.continues.adopted || this.boundary !== undefined) this.abortOlder();
@@ -212,7 +219,6 @@ export class CheckpointDriver {
     }
     this.run?.notifier.stop();
     this.run = undefined;
-    this.lastOfRun = undefined;
     this.step({ kind: 'runStopped', reason });
   }
 
@@ -377,11 +383,14 @@ export class CheckpointDriver {
     this.commitTail = new Promise<void>((resolve) => {
       done = resolve;
     });
-    const previous = this.lastOfRun?.metadata;
+    const present = this.run;
     this.commits.run('complete checkpoint', async () => {
       try {
         await before;
-        const outcome = await this.write(checkpoint, run, previous);
+        // Only now is known which checkpoint came last: one that it subsumed may be losing its objects already.
+        const outcome = await this.write(checkpoint, run, present?.last);
+        if (present !== undefined && outcome.kind === 'completed' && checkpoint.kind === 'CHECKPOINT')
+          present.last = outcome.completed.metadata;
         this.deps.enqueue(() => this.written(checkpoint, outcome));
       } finally {
         done();
@@ -395,6 +404,9 @@ export class CheckpointDriver {
     previous: CompletedCheckpoint['metadata'] | undefined,
   ): Promise<CommitOutcome> {
     const { clock, random, log, graph, store, token } = this.deps;
+    // A newer one had all its answers first. Pointers appear in the order of their ids, so this one has none.
+    if (checkpoint.kind === 'CHECKPOINT' && previous !== undefined && previous.checkpointId > checkpoint.id)
+      return { kind: 'failed', error: subsumedBy(previous.checkpointId), keepObjects: false };
     const completedWallMs = clock.wallMs();
     const triggerWallMs = this.triggerWallMs.get(checkpoint.id) ?? completedWallMs;
     const location = checkpoint.request?.location;
@@ -424,10 +436,7 @@ export class CheckpointDriver {
     const { id } = checkpoint;
     switch (outcome.kind) {
       case 'completed':
-        if (checkpoint.kind === 'CHECKPOINT') {
-          this.mustBeFull = false;
-          if (this.state.run?.deployment === checkpoint.deployment) this.lastOfRun = outcome.completed;
-        }
+        if (checkpoint.kind === 'CHECKPOINT') this.mustBeFull = false;
         this.history.completed(outcome.completed, this.deps.clock.wallMs());
         this.referenced.set(id, new Set(objectKeysOfMetadata(outcome.completed.metadata)));
         this.step({ kind: 'committed', id });
