@@ -82,9 +82,9 @@ export class OwnLease {
     if (held !== undefined) {
       const leftMs = held.aliveUntilMs() - this.times.leaseMarginMs - this.deps.clock.nowMs();
       if (!held.lost && leftMs > this.times.retryMs) return held;
-      await this.drop();
     }
-    this.granting ??= this.grant().finally(() => {
+    // One at a time, the giving back included: two callers at once must not end with two leases, one of them nobody's.
+    this.granting ??= this.replace().finally(() => {
       this.granting = undefined;
     });
     return this.granting;
@@ -98,6 +98,11 @@ export class OwnLease {
     const { lost } = held;
     held.release();
     if (!lost) await revokeLease(this.deps, held.id, this.times.retryMs);
+  }
+
+  private async replace(): Promise<HeldLease> {
+    await this.drop();
+    return await this.grant();
   }
 
   private async grant(): Promise<HeldLease> {
