@@ -72,6 +72,7 @@ export class EtcdModel {
   private readonly minTtlMs: number;
   private readonly expiryLagMs: number;
   private expiry: Timer | undefined;
+  private leaderless = false;
   private clients = 0;
 
   constructor(options: EtcdModelOptions) {
@@ -100,6 +101,21 @@ export class EtcdModel {
   /** Forgets changes up to and including `revision`, as `etcdctl compact` does. */
   compact(revision: Revision = this.revision): void {
     this.tables.compact(revision);
+  }
+
+  /** Without a leader of its own etcd keeps no time: no lease expires until {@link electLeader}. */
+  loseLeader(): void {
+    this.leaderless = true;
+    this.disarmExpiry();
+  }
+
+  /** A new leader of etcd's own knows no deadlines: every lease that lives has its whole TTL again. */
+  electLeader(): void {
+    if (!this.leaderless) this.expire();
+    this.leaderless = false;
+    const nowMs = this.clock.nowMs();
+    for (const { id } of this.tables.leases()) renewLease(this.tables, id, nowMs);
+    this.armExpiry();
   }
 
   get(key: string): Entry | undefined {
@@ -146,7 +162,7 @@ export class EtcdModel {
 
   private change<T>(step: (nowMs: number) => T): T {
     const before = this.tables.revision();
-    expireLeases(this.tables, this.expiryNowMs());
+    this.dropExpired();
     try {
       return step(this.clock.nowMs());
     } finally {
@@ -156,13 +172,13 @@ export class EtcdModel {
   }
 
   private expire(): void {
-    if (expireLeases(this.tables, this.expiryNowMs()) === 0) return;
+    if (this.dropExpired() === 0) return;
     this.armExpiry();
     this.notify();
   }
 
-  private expiryNowMs(): number {
-    return this.clock.nowMs() - this.expiryLagMs;
+  private dropExpired(): number {
+    return this.leaderless ? 0 : expireLeases(this.tables, this.clock.nowMs(), this.expiryLagMs);
   }
 
   private notify(): void {
@@ -172,10 +188,10 @@ export class EtcdModel {
   /** A timer is needed only while somebody watches: everybody else expires leases before looking. */
   private armExpiry(): void {
     this.disarmExpiry();
-    if (this.watchers.size === 0) return;
+    if (this.watchers.size === 0 || this.leaderless) return;
     const deadlines = this.tables.leases().map((record) => record.deadlineMs);
     if (deadlines.length === 0) return;
-    const waitMs = Math.min(...deadlines) - this.expiryNowMs();
+    const waitMs = Math.min(...deadlines) + this.expiryLagMs - this.clock.nowMs();
     this.expiry = this.clock.schedule(Math.max(0, waitMs), () => {
       this.expiry = undefined;
       this.expire();

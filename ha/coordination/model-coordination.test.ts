@@ -158,3 +158,20 @@ test('the same calls in the same order give the same store, to the last revision
   };
   expect(await run()).toBe(await run());
 });
+
+test('a lease lives on for the lag, and keeps its life while etcd has no leader', async () => {
+  const clock = new ManualClock();
+  const model = new EtcdModel({ clock, expiryLagMs: 500 });
+  const client = model.client({});
+  const lease = await client.grantLease(1_000);
+  await clock.advance(1_499);
+  expect(model.leases.map(({ id }) => id)).toEqual([lease.id]);
+  model.loseLeader();
+  await clock.advance(5_000);
+  expect(model.leases.map(({ id }) => id)).toEqual([lease.id]);
+  model.electLeader();
+  await clock.advance(1_499);
+  expect(model.leases.map(({ id }) => id)).toEqual([lease.id]);
+  await clock.advance(1);
+  expect(model.leases).toEqual([]);
+});

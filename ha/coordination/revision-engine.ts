@@ -106,13 +106,13 @@ export function dropLease(tables: Tables, id: LeaseId): void {
  * A deadline further away than the TTL cannot have been written on this run of the clock: the
  * machine was restarted, and with it everyone who could have held the lease.
  */
-export function leaseExpired(record: LeaseRecord, nowMs: number): boolean {
-  return record.deadlineMs <= nowMs || record.deadlineMs - nowMs > record.ttlMs + 1;
+export function leaseExpired(record: LeaseRecord, nowMs: number, lagMs = 0): boolean {
+  return record.deadlineMs + lagMs <= nowMs || record.deadlineMs - nowMs > record.ttlMs + 1;
 }
 
-/** Drops every expired lease, the longest expired first. Returns how many. */
-export function expireLeases(tables: Tables, nowMs: number): number {
-  const expired = tables.leases().filter((record) => leaseExpired(record, nowMs));
+/** Drops every lease that has expired `lagMs` ago, the longest expired first. Returns how many. */
+export function expireLeases(tables: Tables, nowMs: number, lagMs = 0): number {
+  const expired = tables.leases().filter((record) => leaseExpired(record, nowMs, lagMs));
   expired.sort((a, b) => a.deadlineMs - b.deadlineMs || (a.id < b.id ? -1 : 1));
   for (const record of expired) dropLease(tables, record.id);
   return expired.length;
