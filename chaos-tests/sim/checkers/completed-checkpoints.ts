@@ -1,0 +1,124 @@
+import { decodeMetadata } from '../../../ha/stores/checkpoint-pointers.ts';
+import type { CheckpointMetadata } from '../../../src/contracts/checkpoint.ts';
+import type { OperatorSnapshot, StateHandle } from '../../../src/contracts/state-handles.ts';
+import type { CheckpointAck } from '../../../src/contracts/task.ts';
+import { digestOf } from '../../../src/kernel/digest.ts';
+import { asError } from '../../../src/kernel/errors.ts';
+import type { DeploymentId, JobId } from '../../../src/kernel/ids.ts';
+import type { Checker } from './checker.ts';
+
+/**
+ * 5: a completed checkpoint holds, for every subtask, exactly what its attempt acknowledged for it, and
+ * all its objects are there with their digests.
+ * 6: ids rise, each is reserved before it is used and used once; a deployment starts from the newest.
+ */
+export const completedCheckpoints: Checker = (world) => {
+  const { keys, objects, etcd } = world;
+  const graphs = new Map(world.config.jobs.map(({ graph }) => [graph.jobId as string, graph]));
+  const acks = new Map<string, CheckpointAck>();
+  const newest = new Map<string, number>();
+  /** By subtask: what it said in its final checkpoints, those that it took at the end of its input. */
+  const last = new Map<string, CheckpointAck[]>();
+  const triggered = new Map<string, DeploymentId>();
+
+  const completed = (jobId: string, id: number, value: string) => {
+    if (id <= (newest.get(jobId) ?? 0)) world.violated(6, `checkpoint ${id} of ${jobId} follows ${newest.get(jobId)}`);
+    newest.set(jobId, Math.max(id, newest.get(jobId) ?? 0));
+    const { metadata: pointer } = JSON.parse(value) as { metadata: { objectKey: string; digest: string } };
+    const bytes = objects.contents.get(pointer.objectKey);
+    if (bytes === undefined || digestOf(bytes) !== pointer.digest) {
+      world.violated(
+        5,
+        `the metadata of checkpoint ${id} of ${jobId} is ${bytes === undefined ? 'missing' : 'damaged'}`,
+      );
+      return;
+    }
+    let metadata: CheckpointMetadata;
+    try {
+      metadata = decodeMetadata(pointer.objectKey, bytes);
+    } catch (error) {
+      world.violated(5, `the metadata of checkpoint ${id} of ${jobId}: ${asError(error).message}`);
+      return;
+    }
+    for (const operator of metadata.operators)
+      for (const handle of operator.subtasks.flatMap(handlesOf)) checkObject(jobId, id, handle);
+    checkAcks(jobId, metadata);
+  };
+
+  const checkObject = (jobId: string, id: number, handle: StateHandle) => {
+    if (handle.kind !== 'object') return;
+    const bytes = objects.contents.get(handle.key);
+    if (bytes === undefined) world.violated(5, `state ${handle.key} of checkpoint ${id} of ${jobId} is missing`);
+    else if (digestOf(bytes) !== handle.digest) world.violated(5, `state ${handle.key} of checkpoint ${id} is damaged`);
+  };
+
+  const checkAcks = (jobId: string, metadata: CheckpointMetadata) => {
+    const { checkpointId: id, deployment } = metadata;
+    for (const vertex of graphs.get(jobId)?.vertices ?? [])
+      for (let i = 0; i < vertex.parallelism; i++) {
+        const subtask = `${jobId}/${deployment}/${vertex.id}/${i}`;
+        const ack = acks.get(`${subtask}/${id}`);
+        // Without an answer it had finished, and what it left at the end of its input stands for it.
+        const said = ack === undefined ? (last.get(subtask) ?? []) : [ack];
+        for (const operator of vertex.operators) {
+          const held = render(metadata.operators.find((one) => one.operatorId === operator.id)?.subtasks[i]);
+          const options = said.map(({ operators }) => render(operators.find((one) => one.operatorId === operator.id)));
+          if (!options.includes(held))
+            world.violated(
+              5,
+              `checkpoint ${id} of ${jobId} holds "${held}" for ${vertex.name} ${i}, which said "${options.join('" or "')}"`,
+            );
+        }
+      }
+  };
+
+  return {
+    changed({ set }) {
+      for (const change of set.changes) {
+        if (change.kind !== 'put' || !change.entry.key.startsWith(keys.allCheckpoints)) continue;
+        const [jobId = '', id] = change.entry.key.slice(keys.allCheckpoints.length).split('/');
+        completed(jobId, Number(id), change.entry.value);
+      }
+    },
+    checkpointAcked(ack, final) {
+      const { jobId, deployment, checkpointId, vertexId, subtaskIndex } = ack;
+      const subtask = `${jobId}/${deployment}/${vertexId}/${subtaskIndex}`;
+      acks.set(`${subtask}/${checkpointId}`, ack);
+      if (final) last.set(subtask, [...(last.get(subtask) ?? []), ack]);
+    },
+    triggering(by, _token, jobId, deployment, checkpointId) {
+      const key = `${jobId}/${checkpointId}`;
+      const user = triggered.get(key);
+      if (user !== undefined && user !== deployment)
+        world.violated(6, `${by} triggers checkpoint ${checkpointId} of ${deployment}: ${user} had that id`);
+      triggered.set(key, deployment);
+      const counter = etcd.get(keys.counter(jobId as JobId));
+      const last = counter === undefined ? undefined : (JSON.parse(counter.value) as { last: number }).last;
+      if (last !== undefined && checkpointId > last)
+        world.violated(6, `checkpoint id ${checkpointId} was not reserved`);
+    },
+    taskStarted(worker, deployment, attemptId) {
+      const { jobId } = deployment;
+      const leader = etcd.get(keys.leader)?.modRevision;
+      if (leader === undefined || !deployment.deployment.startsWith(`${leader}-`)) return;
+      if (etcd.get(keys.job(jobId)) === undefined) return;
+      const from = deployment.tasks.find((task) => task.attemptId === attemptId)?.restore?.checkpointId;
+      if (from !== newest.get(jobId))
+        world.violated(
+          6,
+          `${worker} starts ${deployment.deployment} of ${jobId} from checkpoint ${from}, the newest is ${newest.get(jobId)}`,
+        );
+    },
+  };
+};
+
+function handlesOf(snapshot: OperatorSnapshot): StateHandle[] {
+  return [...snapshot.keyed.map(({ handle }) => handle), ...snapshot.operator.map(({ handle }) => handle)];
+}
+
+function render(snapshot: OperatorSnapshot | undefined): string {
+  if (snapshot === undefined) return '';
+  return handlesOf(snapshot)
+    .map((handle) => (handle.kind === 'object' ? handle.key : Buffer.from(handle.bytes).toString('base64')))
+    .join(' ');
+}

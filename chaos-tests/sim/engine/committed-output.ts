@@ -1,0 +1,52 @@
+import { FencedError } from '../../../src/kernel/errors.ts';
+import { compareDeployments, type DeploymentId, type JobId } from '../../../src/kernel/ids.ts';
+import type { SimRecord } from './records.ts';
+
+/** What one writer prepared for one checkpoint; committed as a whole, under its own name, once. */
+export interface SimTransaction {
+  readonly id: string;
+  readonly deployment: DeploymentId;
+  readonly checkpointId: number;
+  readonly records: readonly SimRecord[];
+}
+
+/** The outside world that a job's sink writes to. It refuses writers of older deployments. */
+export class CommittedOutput {
+  /** Told of each commit that makes something visible. */
+  onCommit: (jobId: JobId, transaction: SimTransaction, by: DeploymentId, checkpointId: number | undefined) => void =
+    () => {};
+  private readonly newest = new Map<JobId, DeploymentId>();
+  private readonly committed = new Map<JobId, Map<string, SimTransaction>>();
+
+  open(jobId: JobId, deployment: DeploymentId): void {
+    this.fence(jobId, deployment);
+    this.newest.set(jobId, deployment);
+  }
+
+  /** `checkpointId`: the completed checkpoint that lets it be; undefined for what a restored checkpoint held. */
+  commit(
+    jobId: JobId,
+    by: DeploymentId,
+    transactions: readonly SimTransaction[],
+    checkpointId: number | undefined,
+  ): void {
+    this.fence(jobId, by);
+    const known = this.committed.get(jobId) ?? new Map<string, SimTransaction>();
+    this.committed.set(jobId, known);
+    for (const transaction of transactions) {
+      if (known.has(transaction.id)) continue;
+      known.set(transaction.id, transaction);
+      this.onCommit(jobId, transaction, by, checkpointId);
+    }
+  }
+
+  recordsOf(jobId: JobId): readonly SimRecord[] {
+    return [...(this.committed.get(jobId)?.values() ?? [])].flatMap(({ records }) => records);
+  }
+
+  private fence(jobId: JobId, deployment: DeploymentId): void {
+    const newest = this.newest.get(jobId);
+    if (newest !== undefined && compareDeployments(deployment, newest) < 0)
+      throw new FencedError(`deployment ${deployment} of job ${jobId} was replaced by ${newest}`);
+  }
+}
