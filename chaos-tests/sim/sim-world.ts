@@ -1,8 +1,6 @@
-import { decodeMetadata } from '../../ha/stores/checkpoint-pointers.ts';
 import type { ModelCall, ModelFault } from '../../ha/coordination/etcd-model.ts';
 import { ClusterKeys } from '../../ha/stores/cluster-keys.ts';
 import type { Clock } from '../../src/kernel/clock.ts';
-import type { DeploymentId } from '../../src/kernel/ids.ts';
 import { type Random, SeededRandom } from '../../src/kernel/random.ts';
 import { Ambushes } from './ambushes.ts';
 import { CommittedOutput } from './engine/committed-output.ts';
@@ -123,12 +121,6 @@ export class SimWorld {
     this.ambushes.clear();
     this.network.mendAll();
     this.trace.notable('world', 'HEALED');
-  }
-
-  /** The deployment whose checkpoint a metadata object holds. */
-  deploymentOf(metadataKey: string): DeploymentId | undefined {
-    const bytes = this.objects.contents.get(metadataKey);
-    return bytes === undefined ? undefined : decodeMetadata(metadataKey, bytes).deployment;
   }
 
   objectFate(process: SimProcess, call: ObjectCall): ObjectFate {

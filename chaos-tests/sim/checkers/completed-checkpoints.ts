@@ -4,7 +4,7 @@ import type { OperatorSnapshot, StateHandle } from '../../../src/contracts/state
 import type { CheckpointAck } from '../../../src/contracts/task.ts';
 import { digestOf } from '../../../src/kernel/digest.ts';
 import { asError } from '../../../src/kernel/errors.ts';
-import type { DeploymentId, JobId } from '../../../src/kernel/ids.ts';
+import { compareDeployments, type DeploymentId, type FencingToken, type JobId } from '../../../src/kernel/ids.ts';
 import type { Checker } from './checker.ts';
 
 /**
@@ -19,7 +19,10 @@ export const completedCheckpoints: Checker = (world) => {
   const newest = new Map<string, number>();
   /** By subtask: what it said in its final checkpoints, those that it took at the end of its input. */
   const last = new Map<string, CheckpointAck[]>();
-  const triggered = new Map<string, DeploymentId>();
+  /** Which leader used an id. One leader may use it for several deployments: regions begin again by themselves. */
+  const triggered = new Map<string, FencingToken>();
+  /** The newest deployment of each subtask. */
+  const newestOf = new Map<string, DeploymentId>();
 
   const completed = (jobId: string, id: number, value: string) => {
     if (id <= (newest.get(jobId) ?? 0)) world.violated(6, `checkpoint ${id} of ${jobId} follows ${newest.get(jobId)}`);
@@ -53,13 +56,13 @@ export const completedCheckpoints: Checker = (world) => {
   };
 
   const checkAcks = (jobId: string, metadata: CheckpointMetadata) => {
-    const { checkpointId: id, deployment } = metadata;
+    const { checkpointId: id } = metadata;
     for (const vertex of graphs.get(jobId)?.vertices ?? [])
       for (let i = 0; i < vertex.parallelism; i++) {
-        const subtask = `${jobId}/${deployment}/${vertex.id}/${i}`;
+        const subtask = `${jobId}/${vertex.id}/${i}`;
         const ack = acks.get(`${subtask}/${id}`);
         // Without an answer it had finished, and what it left at the end of its input stands for it.
-        const said = ack === undefined ? (last.get(subtask) ?? []) : [ack];
+        const said = ack === undefined ? (last.get(`${subtask}/${newestOf.get(subtask)}`) ?? []) : [ack];
         for (const operator of vertex.operators) {
           const held = render(metadata.operators.find((one) => one.operatorId === operator.id)?.subtasks[i]);
           const options = said.map(({ operators }) => render(operators.find((one) => one.operatorId === operator.id)));
@@ -82,16 +85,17 @@ export const completedCheckpoints: Checker = (world) => {
     },
     checkpointAcked(ack, final) {
       const { jobId, deployment, checkpointId, vertexId, subtaskIndex } = ack;
-      const subtask = `${jobId}/${deployment}/${vertexId}/${subtaskIndex}`;
+      const subtask = `${jobId}/${vertexId}/${subtaskIndex}`;
       acks.set(`${subtask}/${checkpointId}`, ack);
-      if (final) last.set(subtask, [...(last.get(subtask) ?? []), ack]);
+      const run = `${subtask}/${deployment}`;
+      if (final) last.set(run, [...(last.get(run) ?? []), ack]);
     },
-    triggering(by, _token, jobId, deployment, checkpointId) {
+    triggering(by, token, jobId, deployment, checkpointId) {
       const key = `${jobId}/${checkpointId}`;
       const user = triggered.get(key);
-      if (user !== undefined && user !== deployment)
-        world.violated(6, `${by} triggers checkpoint ${checkpointId} of ${deployment}: ${user} had that id`);
-      triggered.set(key, deployment);
+      if (user !== undefined && user !== token)
+        world.violated(6, `${by} triggers checkpoint ${checkpointId} of ${deployment}: leader ${user} had that id`);
+      triggered.set(key, token);
       const counter = etcd.get(keys.counter(jobId as JobId));
       const last = counter === undefined ? undefined : (JSON.parse(counter.value) as { last: number }).last;
       if (last !== undefined && checkpointId > last)
@@ -99,10 +103,15 @@ export const completedCheckpoints: Checker = (world) => {
     },
     taskStarted(worker, deployment, attemptId) {
       const { jobId } = deployment;
+      const task = deployment.tasks.find((one) => one.attemptId === attemptId);
+      const subtask = `${jobId}/${task?.vertexId}/${task?.subtaskIndex}`;
+      const before = newestOf.get(subtask);
+      if (before === undefined || compareDeployments(before, deployment.deployment) < 0)
+        newestOf.set(subtask, deployment.deployment);
       const leader = etcd.get(keys.leader)?.modRevision;
       if (leader === undefined || !deployment.deployment.startsWith(`${leader}-`)) return;
       if (etcd.get(keys.job(jobId)) === undefined) return;
-      const from = deployment.tasks.find((task) => task.attemptId === attemptId)?.restore?.checkpointId;
+      const from = task?.restore?.checkpointId;
       if (from !== newest.get(jobId))
         world.violated(
           6,

@@ -1,4 +1,4 @@
-import type { DeploymentId, JobId } from '../../../src/kernel/ids.ts';
+import type { JobId } from '../../../src/kernel/ids.ts';
 import type { SimRecord } from '../engine/records.ts';
 import type { Checker } from './checker.ts';
 
@@ -10,7 +10,7 @@ export const exactlyOnce: Checker = (world) => {
   const { keys } = world;
   const seen = new Map<string, Set<string>>();
   const counted = new Map<string, Set<string>>();
-  /** The newest completed checkpoint of each deployment. */
+  /** The newest completed checkpoint of each job. */
   const completed = new Map<string, number>();
 
   const show = (jobId: JobId, record: SimRecord, transaction: string) => {
@@ -32,16 +32,12 @@ export const exactlyOnce: Checker = (world) => {
       for (const change of set.changes) {
         if (change.kind !== 'put' || !change.entry.key.startsWith(keys.allCheckpoints)) continue;
         const [jobId = '', id] = change.entry.key.slice(keys.allCheckpoints.length).split('/');
-        const { metadata } = JSON.parse(change.entry.value) as { metadata: { objectKey: string } };
-        const deployment = world.deploymentOf(metadata.objectKey);
-        if (deployment !== undefined) completed.set(`${jobId}/${deployment}`, Number(id));
+        completed.set(jobId, Math.max(Number(id), completed.get(jobId) ?? 0));
       }
     },
-    outputCommitted(jobId, { id, deployment, checkpointId, records }, by: DeploymentId) {
-      const newest = completed.get(`${jobId}/${deployment}`) ?? 0;
-      // Also when a later deployment commits it: it found it in a checkpoint of the deployment that prepared it,
-      // or of one in between.
-      if (by === deployment && newest < checkpointId)
+    outputCommitted(jobId, { id, checkpointId, records }) {
+      const newest = completed.get(jobId) ?? 0;
+      if (newest < checkpointId)
         world.violated(8, `${id} of ${jobId} is visible, and no checkpoint that holds it has completed`);
       for (const record of records) show(jobId, record, id);
     },

@@ -10,27 +10,28 @@ export interface SimTransaction {
   readonly records: readonly SimRecord[];
 }
 
-/** The outside world that a job's sink writes to. It refuses writers of older deployments. */
+/** The outside world that a job's sink writes to. From each subtask it refuses what older deployments bring. */
 export class CommittedOutput {
   /** Told of each commit that makes something visible. */
   onCommit: (jobId: JobId, transaction: SimTransaction, by: DeploymentId, checkpointId: number | undefined) => void =
     () => {};
-  private readonly newest = new Map<JobId, DeploymentId>();
+  private readonly newest = new Map<string, DeploymentId>();
   private readonly committed = new Map<JobId, Map<string, SimTransaction>>();
 
-  open(jobId: JobId, deployment: DeploymentId): void {
-    this.fence(jobId, deployment);
-    this.newest.set(jobId, deployment);
+  open(jobId: JobId, task: string, deployment: DeploymentId): void {
+    this.fence(jobId, task, deployment);
+    this.newest.set(`${jobId}/${task}`, deployment);
   }
 
   /** `checkpointId`: the completed checkpoint that lets it be; undefined for what a restored checkpoint held. */
   commit(
     jobId: JobId,
+    task: string,
     by: DeploymentId,
     transactions: readonly SimTransaction[],
     checkpointId: number | undefined,
   ): void {
-    this.fence(jobId, by);
+    this.fence(jobId, task, by);
     const known = this.committed.get(jobId) ?? new Map<string, SimTransaction>();
     this.committed.set(jobId, known);
     for (const transaction of transactions) {
@@ -44,9 +45,9 @@ export class CommittedOutput {
     return [...(this.committed.get(jobId)?.values() ?? [])].flatMap(({ records }) => records);
   }
 
-  private fence(jobId: JobId, deployment: DeploymentId): void {
-    const newest = this.newest.get(jobId);
+  private fence(jobId: JobId, task: string, deployment: DeploymentId): void {
+    const newest = this.newest.get(`${jobId}/${task}`);
     if (newest !== undefined && compareDeployments(deployment, newest) < 0)
-      throw new FencedError(`deployment ${deployment} of job ${jobId} was replaced by ${newest}`);
+      throw new FencedError(`deployment ${deployment} of ${task} was replaced by ${newest}`);
   }
 }

@@ -142,6 +142,7 @@ export class SimSink implements TwoPhaseCommitSink<SimRecord, SimTransaction> {
     const { process, world } = this;
     const jobId = context.jobId as JobId;
     const deployment = context.deployment as DeploymentId;
+    const { taskName } = context;
     let buffer: SimRecord[] = [];
     const reach = (work: () => void): Promise<void> =>
       process.outside((resolve, reject) => {
@@ -169,8 +170,9 @@ export class SimSink implements TwoPhaseCommitSink<SimRecord, SimTransaction> {
     };
     return {
       open: async (restored) => {
-        await persistently(() => world.output.open(jobId, deployment));
-        if (restored.length > 0) await persistently(() => world.output.commit(jobId, deployment, restored, undefined));
+        await persistently(() => world.output.open(jobId, taskName, deployment));
+        if (restored.length > 0)
+          await persistently(() => world.output.commit(jobId, taskName, deployment, restored, undefined));
       },
       write: (record) => void buffer.push(record),
       ready: () => undefined,
@@ -182,7 +184,7 @@ export class SimSink implements TwoPhaseCommitSink<SimRecord, SimTransaction> {
         return [{ id, deployment, checkpointId, records }];
       },
       commit: (committables, { checkpointId }) =>
-        reach(() => world.output.commit(jobId, deployment, committables, checkpointId)),
+        reach(() => world.output.commit(jobId, taskName, deployment, committables, checkpointId)),
       close: async () => {},
     };
   }
