@@ -224,7 +224,14 @@ export class SimTask {
       background,
       identity: this.identity(),
       operators: all,
-      forward: (barrier) => this.broadcast({ kind: 'barrier', barrier }),
+      forward: (barrier) => {
+        this.broadcast({ kind: 'barrier', barrier });
+        return undefined; // Always aligned: nothing is in flight.
+      },
+      inFlight: {
+        stateBackends: deps.stateBackends,
+        scope: this.contextOf(this.vertex.operators[0]?.id ?? this.noOperator()).scope,
+      },
       onAck: (ack) => {
         if (this.ending === undefined) deps.events.checkpointAck(ack);
       },
@@ -235,6 +242,10 @@ export class SimTask {
     this.setState('RUNNING');
     if (this.source !== undefined) this.readLater();
     else this.pump();
+  }
+
+  private noOperator(): never {
+    throw new MillraceError('INTERNAL', `${this.vertex.name} has no operator`);
   }
 
   private contextOf(operatorId: OperatorContext['scope']['operatorId']): OperatorContext {
