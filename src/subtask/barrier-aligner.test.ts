@@ -73,3 +73,18 @@ test('at-least-once never blocks, follows several checkpoints at once, and the n
   tracker.barrier(0, barrier(3), 7);
   expect(words(tracker.ended(1, 8))).toEqual(['trigger 3 after 1']);
 });
+
+test('everything up to an id given up at once: nobody waits for those barriers, and a newer checkpoint goes on', () => {
+  const aligner = new ExactlyOnceAligner(2);
+  expect(words(aligner.barrier(0, barrier(7), 0))).toEqual(['block 0']);
+  expect(words(aligner.abortedUpTo(9))).toEqual(['unblock-all']);
+  for (const late of [7, 8, 9]) expect(words(aligner.barrier(1, barrier(late), 0))).toEqual([]);
+  expect(words(aligner.barrier(0, barrier(10), 0))).toEqual(['block 0']);
+  // What comes late does not touch what is newer.
+  expect(words(aligner.abortedUpTo(9))).toEqual([]);
+  expect(words(aligner.barrier(1, barrier(10), 5))).toEqual(['unblock-all', 'trigger 10 after 5']);
+  const tracker = new AtLeastOnceTracker(2);
+  tracker.barrier(0, barrier(7), 0);
+  expect(words(tracker.abortedUpTo(9))).toEqual([]);
+  expect(words(tracker.barrier(1, barrier(7), 0))).toEqual([]);
+});

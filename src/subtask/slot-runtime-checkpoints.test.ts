@@ -137,6 +137,42 @@ test('an abort notice that names a completed checkpoint commits it', async () =>
   await until('the commit', () => store.committed.length === 10);
 });
 
+test('a checkpoint that died with its leader holds nobody up once a new one has spoken; later ones complete', async () => {
+  const slots = await cluster(3);
+  const [store, valve] = [new TransactionalStore<number>(), new Valve(10)];
+  const program = await slots.program((env) => {
+    env.enableCheckpointing(60_000);
+    env.setBufferTimeout(1);
+    env
+      .fromSource(rangeSource([Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER], valve, { endless: true }))
+      .setParallelism(2)
+      .rebalance()
+      .map(({ n }: RangeRecord) => n)
+      .setParallelism(1)
+      .slotSharingGroup('far')
+      .sinkTo(store.sink())
+      .setParallelism(1)
+      .slotSharingGroup('far');
+  });
+  await slots.deploy(program);
+  await slots.running();
+  await flowed(slots, 20);
+  // Only one of the two sources hears of it.
+  slots.trigger(1, {}, [0]);
+  await until('the barrier', () => slots.acks.some((ack) => ack.checkpointId === 1));
+  valve.open(20);
+  await flowed(slots, 30);
+  slots.abort(4, undefined, { andOlder: true });
+  await flowed(slots, 40);
+  // What the dead leader said may come even later.
+  slots.trigger(1, {}, [1]);
+  valve.open(30);
+  await flowed(slots, 60);
+  await slots.checkpoint(program, 5);
+  slots.complete(5);
+  await until('the commit', () => store.committed.length === 60);
+});
+
 test('a commit that fails is tried again; a preparation that fails ends the task, as its records are in no transaction', async () => {
   const slots = await cluster(2);
   const [store, valve] = [new TransactionalStore<number>(), new Valve(10)];

@@ -222,9 +222,7 @@ function contextFor(request: BuildRequest, descriptor: OperatorDescriptor): Oper
     parallelism,
     maxParallelism,
     attemptNumber: task.attemptNumber,
-    // Sinks remove what older deployments left. While regions restart by themselves that is only what is older
-    // than every task that still runs.
-    deployment: deployment.oldestLive ?? deployment.deployment,
+    deployment: deployment.deployment,
     signal: request.signal,
   });
   return {

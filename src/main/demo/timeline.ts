@@ -14,6 +14,8 @@ export interface Timeline {
   readonly how: 'adopted' | 'redeployed' | undefined;
 }
 
+/** By its lease, by its process, or by two refused connections. */
+const DETECTED: ReadonlySet<unknown> = new Set(['leader lost', 'the leader is gone, stealing its key', 'worker lost']);
 const ADOPTED = 'job adopted';
 const DEPLOYED: ReadonlySet<unknown> = new Set(['job deployed', 'regions deployed']);
 
@@ -41,7 +43,7 @@ export function readTimeline(
   );
   return {
     what,
-    detectedMs: first((line) => line.msg === 'leader lost' || line.msg === 'worker lost'),
+    detectedMs: first((line) => DETECTED.has(line.msg)),
     electedMs: first((line) => line.msg === 'leadership granted'),
     recoveredMs: back === undefined ? undefined : back.time - killedAtMs,
     how: back === undefined ? undefined : back.msg === ADOPTED && back.complete === true ? 'adopted' : 'redeployed',

@@ -254,9 +254,9 @@ export class SlotCluster {
     }
   }
 
-  abort(checkpointId: number, latestCompletedId?: number): void {
+  abort(checkpointId: number, latestCompletedId?: number, { andOlder = false } = {}): void {
     for (const runtime of this.runtimes) {
-      runtime.notifyCheckpointAborted({ deployment: this.deployment, checkpointId, latestCompletedId });
+      runtime.notifyCheckpointAborted({ deployment: this.deployment, checkpointId, latestCompletedId, andOlder });
     }
   }
 
