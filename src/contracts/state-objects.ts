@@ -33,8 +33,11 @@ export function writerOfStateObject(objectKey: string): StateObjectWriter | unde
   return { checkpointId: Number(found[1]), deployment: found[2] as DeploymentId };
 }
 
-/** Whether the name says that another checkpoint wrote it. */
-export function isBorrowed(objectKey: string, by: StateObjectWriter): boolean {
+/**
+ * Whether the name says that another checkpoint wrote it. The id alone tells: it is used once in the life of a job,
+ * and tasks of several deployments take part in one checkpoint when regions have begun again by themselves.
+ */
+export function isBorrowed(objectKey: string, by: Pick<StateObjectWriter, 'checkpointId'>): boolean {
   const writer = writerOfStateObject(objectKey);
-  return writer !== undefined && (writer.checkpointId !== by.checkpointId || writer.deployment !== by.deployment);
+  return writer !== undefined && writer.checkpointId !== by.checkpointId;
 }
