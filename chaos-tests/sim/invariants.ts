@@ -22,7 +22,8 @@ import { workerObedience } from './checkers/worker-obedience.ts';
  *    6  ids rise, recovery uses the newest         completed-checkpoints
  *    7  references are kept, orphans are swept     references-kept (after one sweep, see `simulate`)
  *    8  exactly once                               exactly-once
- *    9  adoption rolls nothing back                not judged yet: nothing is adopted so far
+ *    9  adoption rolls nothing back                by its consequences: adopted attempts go on in their engines, and 8 and 6
+ *                                                  judge what they commit; that what could be adopted was is not judged here
  *   10  slots                                      slots-kept-apart
  *   11  unknown is no failure                      jobs-kept, unknown-is-no-failure; else by its consequences (3, 7, 8)
  *   12  acknowledged wishes survive                wishes-survive (cancellations)

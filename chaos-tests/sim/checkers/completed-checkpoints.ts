@@ -106,8 +106,9 @@ export const completedCheckpoints: Checker = (world) => {
       const task = deployment.tasks.find((one) => one.attemptId === attemptId);
       const subtask = `${jobId}/${task?.vertexId}/${task?.subtaskIndex}`;
       const before = newestOf.get(subtask);
-      if (before === undefined || compareDeployments(before, deployment.deployment) < 0)
-        newestOf.set(subtask, deployment.deployment);
+      // Of the past already: a message that was late, to a worker that was given up meanwhile. Outside it is fenced.
+      if (before !== undefined && compareDeployments(deployment.deployment, before) < 0) return;
+      newestOf.set(subtask, deployment.deployment);
       const leader = etcd.get(keys.leader)?.modRevision;
       if (leader === undefined || !deployment.deployment.startsWith(`${leader}-`)) return;
       if (etcd.get(keys.job(jobId)) === undefined) return;
