@@ -119,8 +119,12 @@ export class ClusterKeys {
     return `${this.retainedOf(jobId)}${String(checkpointId).padStart(CHECKPOINT_DIGITS, '0')}-${writeId}`;
   }
 
+  get counters(): string {
+    return `${this.root}counters/`;
+  }
+
   counter(jobId: JobId): string {
-    return `${this.root}counters/${jobId}`;
+    return `${this.counters}${jobId}`;
   }
 
   get operations(): string {

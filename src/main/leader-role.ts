@@ -19,6 +19,8 @@ export interface LeaderRoleDeps extends ProcessDeps {
   readonly sweeper: Sweeper;
   /** Opens a worker's gateway under a token. */
   readonly connectWorker: (rpcAddress: string, token: FencingToken) => TaskManagerConnection;
+  /** What this replica holds ready for its next term: told before anything of a term reads, and when it is over. */
+  readonly warmUp?: { granted(): void; revoked(): void };
   /** Told of every change, for people. */
   readonly onChange: (
     kind: 'granted' | 'suspended' | 'resumed' | 'revoked' | 'not-adopted',
@@ -80,6 +82,7 @@ export class LeaderRole implements LeaderContender {
     const { token } = leadership;
     this.deps.log.info({ token: token.toString() }, 'leadership granted');
     this.deps.onChange('granted', token, 'won the election');
+    this.deps.warmUp?.granted();
     const { adoptionTimeoutMs, failover = 'adopt' } = this.options;
     const waits = adoptionTimeoutMs === undefined ? {} : { adoptionTimeoutMs, knownWorkersGraceMs: adoptionTimeoutMs };
     const abdicate = (reason: string) => leadership.abdicate(reason);
@@ -152,6 +155,7 @@ export class LeaderRole implements LeaderContender {
   revoked(token: FencingToken, reason: string): void {
     this.deps.log.warn({ token: token.toString(), reason }, 'leadership revoked');
     this.deps.onChange('revoked', token, reason);
+    this.deps.warmUp?.revoked();
     this.deps.sweeper.revoked();
     const { term } = this;
     this.term = undefined;

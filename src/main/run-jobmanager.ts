@@ -5,7 +5,10 @@ import { WatchedLeaderRetrieval } from '../../ha/election/leader-retrieval.ts';
 import { ReplicaDirectory } from '../../ha/election/replica-directory.ts';
 import { ReplicaRegistration } from '../../ha/election/replica-registration.ts';
 import { WorkerRegistrations } from '../../ha/election/worker-registrations.ts';
+import { ClusterKeys } from '../../ha/stores/cluster-keys.ts';
 import { openHaStores } from '../../ha/stores/ha-stores.ts';
+import { TermReads } from '../../ha/stores/term-reads.ts';
+import { WarmObjects } from '../../ha/stores/warm-objects.ts';
 import { IDENTITY, identityGatewaySpec } from '../contracts/identity-gateway.ts';
 import { jobManagerGatewaySpec } from '../contracts/job-manager-gateway.ts';
 import { taskManagerGatewaySpec } from '../contracts/task-manager-gateway.ts';
@@ -58,8 +61,13 @@ async function startJobManager(c: Configuration, log: Logger, version: string, s
   stack.add('lease keeper', async () => (await keeperStarting)?.close());
   const objects = await openObjects(deps, objectStoreSettings(c));
   stack.add('objects', () => objects.close());
-  const stores = openHaStores({ ...deps, coordination, objects }, c.clusterId);
-  const watching = { ...deps, coordination, keys: stores.keys };
+  const keys = new ClusterKeys(c.clusterId);
+  const watching = { ...deps, coordination, keys };
+  const warmObjects = WarmObjects.start({ ...watching, objects });
+  stack.add('warm objects', () => warmObjects.close());
+  const termReads = new TermReads(coordination, keys, deps.clock, log);
+  stack.add('term reads', () => termReads.close());
+  const stores = openHaStores({ ...deps, coordination: termReads, objects: warmObjects }, c.clusterId);
 
   const planner = new IsolatedPlanner(
     { ...deps, fetchBundle: (ref) => objects.get(ref.objectKey) },
@@ -99,6 +107,16 @@ async function startJobManager(c: Configuration, log: Logger, version: string, s
       onWorkerGone: (taskManagerId) => workers.forget(taskManagerId),
       connectWorker: (rpcAddress, token) =>
         connectGateway(taskManagerGatewaySpec, 'taskmanager', rpcAddress, { ...deps, token, ...rpcTls(tls) }),
+      warmUp: {
+        granted: () => {
+          termReads.begin();
+          warmObjects.pause();
+        },
+        revoked: () => {
+          termReads.end();
+          warmObjects.resume();
+        },
+      },
       onChange: (kind, token, reason) => events.add(kind, replicaId, token.toString(), reason),
     },
     {
