@@ -10,7 +10,7 @@ import { WatchedKeys } from './watched-keys.ts';
 const replicaSchema = leaderAddressSchema.omit({ electedWallMs: true }).extend({ startedWallMs: z.number() });
 export type ReplicaInfo = z.infer<typeof replicaSchema>;
 
-const REPLICA_RECORD: RecordType<ReplicaInfo> = { name: 'replica', version: 1, schema: replicaSchema };
+export const REPLICA_RECORD: RecordType<ReplicaInfo> = { name: 'replica', version: 1, schema: replicaSchema };
 
 export function encodeReplica(replica: ReplicaInfo): string {
   return encodeRecord(REPLICA_RECORD, replica);

@@ -17,7 +17,11 @@ import { z } from 'zod';
 
 const operationRecordSchema = operationSchema.extend({ writeId: z.string().min(1).max(64) });
 type OperationRecord = z.infer<typeof operationRecordSchema>;
-const OPERATION_RECORD: RecordType<OperationRecord> = { name: 'operation', version: 1, schema: operationRecordSchema };
+export const OPERATION_RECORD: RecordType<OperationRecord> = {
+  name: 'operation',
+  version: 1,
+  schema: operationRecordSchema,
+};
 
 /** Results kept in one scope; the oldest make room for new operations. */
 const RESULTS_MAX = 32;

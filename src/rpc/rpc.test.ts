@@ -1,6 +1,7 @@
 import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { connect as connectHttp2 } from 'node:http2';
 import { createServer, type Server as TcpServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,6 +15,8 @@ import { asFencingToken, type FencingToken } from '../kernel/ids.ts';
 import { silentLogger } from '../kernel/log.ts';
 import { releasePorts, reservePort } from '../../test-support/free-ports.ts';
 import { until } from '../../test-support/until.ts';
+import { decodeAnswer } from './envelope.ts';
+import { encodePayload } from './payload-codec.ts';
 import { connectGateway } from './connect-gateway.ts';
 import { localGateway } from './local-gateway.ts';
 import { RpcServer } from './rpc-server.ts';
@@ -194,6 +197,36 @@ test('binding a taken port is a configuration error', async () => {
   const { port } = await serve();
   const error = await rejection(RpcServer.start({ host: '127.0.0.1', port, log }));
   expect(error.code).toBe('CONFIGURATION');
+});
+
+test('a caller of a newer protocol is refused with a clear word, one that names none is taken for the first', async () => {
+  const server = await serve();
+  const call = (version: string | undefined) =>
+    new Promise<unknown>((resolve, reject) => {
+      const session = connectHttp2(`http://127.0.0.1:${server.port}`);
+      session.on('error', reject);
+      const stream = session.request({
+        ':method': 'POST',
+        ':path': '/millrace.echo/token',
+        'content-type': 'application/grpc',
+        te: 'trailers',
+        'millrace-token': '7',
+        ...(version === undefined ? {} : { 'millrace-rpc': version }),
+      });
+      const parts: Buffer[] = [];
+      stream.on('data', (part: Buffer) => parts.push(part));
+      stream.on('end', () => {
+        session.close();
+        resolve(decodeAnswer(Buffer.concat(parts).subarray(5), 'answer'));
+      });
+      const payload = encodePayload({}, 'request');
+      stream.end(Buffer.concat([Buffer.from([0, 0, 0, 0, payload.length]), payload]));
+    });
+  expect(await call('2')).toMatchObject({
+    error: { code: 'UNSUPPORTED_VERSION', hint: expect.stringContaining('upgrade') },
+  });
+  expect(await call('nonsense')).toMatchObject({ error: { code: 'INVALID_ARGUMENT' } });
+  for (const version of ['1', undefined]) expect(await call(version)).toMatchObject({ value: { token: 7n } });
 });
 
 test('an address that is none is refused', () => {
