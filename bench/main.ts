@@ -4,13 +4,15 @@ import { holds } from './lib/benchmark.ts';
 import { jsonLine, table } from './lib/report.ts';
 import { BENCHMARKS } from './registry.ts';
 
-const USAGE = `usage: npm run bench -- NAME [--json] [--rounds N] [--keys N]
+const USAGE = `usage: npm run bench -- NAME [--json] [--rounds N] [--keys N] [--jobs N] [--kills N]
 
   NAME      all, or one or more of:
 ${BENCHMARKS.map(({ name, description }) => `              ${name.padEnd(13)} ${description}`).join('\n')}
   --json    the last line of the output is {"bench": NAME, "results": [...]}
   --rounds  measured rounds (default 40)
   --keys    keys held by the benchmarks of state (default: as said there)
+  --jobs    jobs that run while leaders are killed (default 6)
+  --kills   how often leaders are killed with SIGKILL; other ways to die take a part of it (default 1)
 `;
 
 interface Request {
@@ -28,6 +30,8 @@ function parse(args: readonly string[]): Request {
       json: { type: 'boolean', default: false },
       rounds: { type: 'string', default: '40' },
       keys: { type: 'string' },
+      jobs: { type: 'string', default: '6' },
+      kills: { type: 'string', default: '1' },
     },
   });
   if (positionals.length === 0) throw new Error('name a benchmark');
@@ -35,6 +39,8 @@ function parse(args: readonly string[]): Request {
   const options = {
     rounds: wholeNumber('rounds', values.rounds),
     keys: values.keys === undefined ? undefined : wholeNumber('keys', values.keys),
+    jobs: wholeNumber('jobs', values.jobs),
+    kills: wholeNumber('kills', values.kills),
   };
   return { name: positionals.join(' '), benchmarks, options, json: values.json };
 }

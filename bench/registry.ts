@@ -2,6 +2,7 @@ import { backpressureBench } from './backpressure.ts';
 import { chainBench } from './chain.ts';
 import { checkpointBench } from './checkpoint.ts';
 import { codecBench } from './codec.ts';
+import { failoverBench } from './failover.ts';
 import type { Benchmark } from './lib/benchmark.ts';
 import { memoryBench } from './memory.ts';
 import { restoreBench } from './restore.ts';
@@ -22,4 +23,5 @@ export const BENCHMARKS: readonly Benchmark[] = [
   checkpointBench,
   restoreBench,
   memoryBench,
+  failoverBench,
 ];

@@ -3,7 +3,7 @@ export interface BenchResult {
   readonly name: string;
   readonly value: number;
   /** `x` is a ratio against the baseline measured in the same run. */
-  readonly unit: 'x' | 'ms' | 'ns' | 'MB' | 'bytes' | '/s' | 'records/s';
+  readonly unit: 'x' | 'ms' | 'ns' | 'MB' | 'bytes' | '/s' | 'records/s' | 'records';
   /** What must hold; absent for figures that are only shown. */
   readonly target?: Target;
   /** What it was compared with, for people. */
@@ -17,6 +17,10 @@ export interface BenchOptions {
   readonly rounds: number;
   /** Keys held by the benchmarks of state; undefined: as many as each of them says. */
   readonly keys: number | undefined;
+  /** Jobs that run while leaders are killed. */
+  readonly jobs: number;
+  /** How often. */
+  readonly kills: number;
 }
 
 export interface Benchmark {

@@ -10,6 +10,7 @@ import type { LeaderContender, LeaderRetrieval } from '../contracts/leadership.t
 import { RpcLeaderProbe } from '../rpc/leader-probe.ts';
 import type { Configuration } from './config/options.ts';
 import type { HaEvents } from './ha-events.ts';
+import { internalTls, rpcTls } from './internal-tls.ts';
 import { coordinationOptions, type ProcessDeps } from './open-stores.ts';
 
 export interface StartElectionDeps extends ProcessDeps {
@@ -31,7 +32,7 @@ export function startElection(
   const { keeper, events, directory, retrieval } = deps;
   const { replicaId } = own.address;
   const fastTakeover: FastTakeoverOptions = {
-    probe: new RpcLeaderProbe(deps),
+    probe: new RpcLeaderProbe({ clock: deps.clock, ...rpcTls(internalTls(c)) }),
     rank: () => placeAmongStandbys(directory.list(), replicaId, retrieval.current()?.replicaId),
     stealsPerMinuteMax: c.fastTakeoversPerMinute,
     alert: (kind, detail) => events.add(kind, replicaId, undefined, detail),
