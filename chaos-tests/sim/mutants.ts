@@ -44,7 +44,7 @@ export const MUTANTS: readonly Mutant[] = [
   ),
   mutant('objects-before-pointers', CHECKPOINTS, 'subsumed checkpoints lose their objects before their pointers (7)', [
     'for (const part of chunks(beyond, SUBSUME_CHUNK)) {',
-    "if (doomed !== undefined) await deleteObjects(this.deps, 'early', doomed);\nfor (const part of chunks(beyond, SUBSUME_CHUNK)) {",
+    'await this.removeObjectsOf(going);\nfor (const part of chunks(beyond, SUBSUME_CHUNK)) {',
   ]),
   mutant(
     'subsume-shared-state',

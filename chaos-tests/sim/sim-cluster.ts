@@ -13,6 +13,10 @@ export class SimCluster {
 
   constructor(readonly world: SimWorld) {
     this.client = new SimClient(world);
+    world.believers = () =>
+      [...this.masters.values()].flatMap(({ process, isLeading, token }) =>
+        isLeading && token !== undefined ? [{ name: process.name, token }] : [],
+      );
     world.ambushes.onCrash = (process, afterMs) => this.restartLater(process.host, afterMs);
   }
 

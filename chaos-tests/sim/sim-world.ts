@@ -1,6 +1,7 @@
 import type { ModelCall, ModelFault } from '../../ha/coordination/etcd-model.ts';
 import { ClusterKeys } from '../../ha/stores/cluster-keys.ts';
 import type { Clock } from '../../src/kernel/clock.ts';
+import type { FencingToken } from '../../src/kernel/ids.ts';
 import { type Random, SeededRandom } from '../../src/kernel/random.ts';
 import { Ambushes } from './ambushes.ts';
 import { CommittedOutput } from './engine/committed-output.ts';
@@ -33,6 +34,8 @@ export class SimWorld {
   readonly ambushes: Ambushes;
   readonly violations: Violation[] = [];
   readonly processes = new Map<string, SimProcess>();
+  /** Who believes now to lead, and under which token. */
+  believers: () => readonly { readonly name: string; readonly token: FencingToken }[] = () => [];
   /** Until then things go wrong. */
   healed = false;
   etcdAway: 'no' | 'hangs' | 'refuses' | 'loses-answers' = 'no';

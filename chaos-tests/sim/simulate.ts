@@ -25,6 +25,8 @@ export const RUNNING_WITHIN_MS = 20_000;
 /** And then to end: its input is read fast from then on. */
 export const ENDED_WITHIN_MS = 30_000;
 const LOOK_MS = 150;
+/** A schedule has some thousands of events. One that has so many goes in circles. */
+const STEPS_MAX = 300_000;
 /** What is still on its way when all jobs have ended. */
 const QUIET_MS = 2_500;
 /** A slot that was given to a job when that had already ended is freed after the resource manager's grace. */
@@ -57,7 +59,11 @@ export async function simulate(seed: number, options: { readonly record?: boolea
 
 async function play(world: SimWorld, cluster: SimCluster, settled: () => boolean): Promise<void> {
   const { time, config } = world;
-  const failed = () => world.violations.length > 0;
+  const failed = () => {
+    if (time.steps > STEPS_MAX && world.violations.length === 0)
+      world.violated(14, `${time.steps} events, and time stands at ${Math.round(time.nowMs)} ms`);
+    return world.violations.length > 0;
+  };
   await time.run(config.healAtMs, failed);
   if (failed()) return;
   world.heal();

@@ -1,6 +1,9 @@
 import type { Checker } from './checker.ts';
 
-/** 1 and 2, in the store: one writer at a time, named by the leader key, with tokens that only grow. */
+/**
+ * 1 and 2, in the store: one writer at a time, named by the leader key, with tokens that only grow; and nobody
+ * leads any more when the next is elected.
+ */
 export const storeWrites: Checker = (world) => {
   let lastToken = 0n;
   const { keys } = world;
@@ -13,6 +16,10 @@ export const storeWrites: Checker = (world) => {
           if (change.kind === 'delete') continue;
           if (set.revision <= lastToken) world.violated(1, `token ${set.revision} follows ${lastToken}`);
           lastToken = set.revision;
+          // A steal takes leadership from somebody who may still believe in it. An election does not.
+          if (leaderBefore === undefined)
+            for (const { name, token } of world.believers())
+              world.violated(1, `${name} still leads under ${token} when ${set.revision} is elected`);
           continue;
         }
         if (writer === undefined || transaction === undefined) {
