@@ -273,6 +273,19 @@ test('an id reserved for a deployment that has ended is not used', () => {
   expect(bench.take()).toEqual([]);
 });
 
+test('an id that was reserved for a deployment that has ended may come after a later one', () => {
+  const bench = new Bench();
+  bench.run(D1);
+  bench.at(1_000);
+  bench.run(D2);
+  bench.at(2_000);
+  bench.send({ kind: 'reserved', deployment: D2, id: 2 });
+  expect(bench.state.pending.has(2)).toBe(true);
+  bench.send({ kind: 'reserved', deployment: D1, id: 1 });
+  expect([...bench.state.pending.keys()]).toEqual([2]);
+  expect(bench.state.lastId).toBe(2);
+});
+
 test('when an id cannot be reserved nothing fails, and it is tried again', () => {
   const bench = new Bench({ tolerableFailedCheckpoints: 0 });
   bench.run();

@@ -239,9 +239,10 @@ function reserved(
   nowMs: number,
   out: CoordinatorEffect[],
 ): CoordinatorState {
+  // The answer for a deployment that has ended may come after one that was asked for later: it is used by nobody.
+  if (state.reserving !== event.deployment) return { ...state, lastId: Math.max(state.lastId, event.id) };
   assert(event.id > state.lastId, 'K1: checkpoint ids strictly rise');
   const used = { ...state, lastId: event.id };
-  if (state.reserving !== event.deployment) return used;
   const free = { ...used, reserving: undefined };
   const { run, config } = free;
   // Things may have changed while the id was being reserved; an id that is not used is no loss.

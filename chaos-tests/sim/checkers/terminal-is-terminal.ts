@@ -8,7 +8,7 @@ export const terminalIsTerminal: Checker = (world) => {
   const ended = new Map<string, bigint>();
   const judge = (jobId: JobId, deployment: DeploymentId, what: string) => {
     const by = ended.get(jobId);
-    // A message of an older leader that is still on its way to a worker that is cut off is nobody's will any more.
+    // Judged when it is sent: one that is on its way to a worker that was given up is nobody's will any more.
     if (by !== undefined && BigInt(deployment.split('-')[0] ?? 0) >= by)
       world.violated(4, `${what} ${deployment} of job ${jobId}, which has ended`);
   };
@@ -25,9 +25,6 @@ export const terminalIsTerminal: Checker = (world) => {
     },
     deploying(by, _token, { jobId, deployment }) {
       judge(jobId, deployment, `${by} sends deployment`);
-    },
-    taskStarted(worker, { jobId, deployment }) {
-      judge(jobId, deployment, `${worker} starts deployment`);
     },
     atRest(cluster) {
       for (const worker of cluster.workers.values())
