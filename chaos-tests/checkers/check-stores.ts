@@ -57,7 +57,7 @@ export function leftovers(contents: StoreContents, jobId: string, clusterStopped
   // Each under a lease of its own, so that those of the killed go soon.
   const ofLiving = (key: string) => !clusterStopped && (key === 'leader' || /^(replicas|workers)\//.test(key));
   for (const key of contents.keys.keys())
-    if (key !== `results/${jobId}` && !ofLiving(key)) problems.push(`key ${key} is left`);
+    if (key !== `results/${jobId}` && key !== 'doubt' && !ofLiving(key)) problems.push(`key ${key} is left`);
   const details = contents.objects.filter((name) => name.startsWith(`jobs/${jobId}/details-`));
   if (details.length !== 1) problems.push(`${details.length} objects with details of the job`);
   for (const name of contents.objects)

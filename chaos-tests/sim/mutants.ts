@@ -25,8 +25,12 @@ const ALIGNER = 'src/subtask/barrier-aligner.js';
 /** Planted one at a time by `npm run sim:mutants`. */
 export const MUTANTS: readonly Mutant[] = [
   mutant('drop-the-fence', WRITER, 'mutations are not guarded by the token (2)', [
-    'guards: [{ key: leader, modRevision: token }, ...change.guards]',
-    'guards: change.guards',
+    '{ key: leader, modRevision: token },\n                        ...(creates',
+    '...(creates',
+  ]),
+  mutant('doubt-not-cast', WRITER, 'a copy of a creation may arrive after what it created was removed (7)', [
+    'if (creates && unanswered)',
+    'if (false)',
   ]),
   mutant('unknown-is-failure', WRITER, 'a lost answer is reported as "nothing happened" (11)', [
     'lost ??= error;',

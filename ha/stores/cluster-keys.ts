@@ -35,6 +35,11 @@ export class ClusterKeys {
     return `${this.root}leader.next`;
   }
 
+  /** Coordination: changed whenever the answer to a write was lost, so that what was sent before cannot come later. */
+  get doubt(): string {
+    return `${this.root}doubt`;
+  }
+
   get replicas(): string {
     return `${this.root}replicas/`;
   }

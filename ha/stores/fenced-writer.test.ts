@@ -41,6 +41,8 @@ function setUp() {
   return { clock, model, writer, elect, faults, commit, value, committed: () => committed, watch };
 }
 
+const put = (key: string) => ({ kind: 'put', key, value: 'x' }) as const;
+
 function create(value: string): FencedChange {
   return {
     what: 'creating the job',
@@ -108,6 +110,34 @@ test('a request that arrives after it was given up and repeated takes effect onc
     expect(committed()).toBe(1);
     await watch.close();
   }
+});
+
+test('what was created and removed again is not created by a copy of the request that was held up (F4)', async () => {
+  const { commit, faults, value, elect, clock, model, committed, watch } = setUp();
+  const token = elect();
+  faults({ kind: 'delay', requestMs: 70_000, answerMs: 0 });
+  expect(await commit(token)).toBe('committed');
+  model.txn({ guards: [], then: [{ kind: 'delete', key: 'test/job' }] });
+  await clock.advance(60_000);
+  expect(value()).toBeUndefined();
+  expect(committed()).toBe(1);
+  // Nor does the doubt stand in the way of what comes, under this leader or the next one.
+  expect(await commit(token)).toBe('committed');
+  model.txn({ guards: [], then: [{ kind: 'delete', key: 'test/job' }] });
+  expect(await commit()).toBe('committed');
+  await watch.close();
+});
+
+test('a doubt of one write does not refuse another that is under way', async () => {
+  const { writer, clock, faults, elect, model } = setUp();
+  const token = elect();
+  // The first loses its answer, casts doubt and goes on; the second arrives after that.
+  faults({ kind: 'failAfter' }, { kind: 'delay', requestMs: 900, answerMs: 0 });
+  const other = { what: 'another', guards: [absent('test/other')], then: [put('test/other')], isDone: () => false };
+  const both = Promise.all([writer.commit(token, create('mine')), writer.commit(token, other)]);
+  await clock.advance(60_000);
+  expect(await both).toEqual([{ kind: 'committed' }, { kind: 'committed' }]);
+  expect(model.get('test/other')?.value).toBe('x');
 });
 
 test('a change that stays without an answer is unknown, after a bounded time, and never fenced by itself', async () => {

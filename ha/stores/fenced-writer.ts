@@ -12,9 +12,8 @@ import type { ClusterKeys } from './cluster-keys.ts';
 export type Seen = ReadonlyMap<string, Entry | undefined>;
 
 /**
- * One mutation. It must not be able to succeed twice: at least one guard is on a key that `then`
- * changes. Only then may it be sent again after a lost answer, and only then does a guard that
- * fails afterwards prove that the first try can no longer take effect.
+ * One mutation. It must not be able to succeed twice in a row: at least one guard is on a key that `then`
+ * changes. Only then may it be sent again after a lost answer.
  */
 export interface FencedChange {
   /** For logs and errors: what is being done. */
@@ -51,8 +50,15 @@ const ATTEMPTS_MAX = 6;
  *   F2. A lost answer is never taken for a failure: the change is tried again under the same guards
  *       until an answer says what became of it, or `UNKNOWN_OUTCOME` is thrown (rule 6).
  *   F3. `FENCED` means that nothing of this change has happened or ever will: tokens never return.
+ *   F4. What was sent before an answer was lost takes no effect after the change was sent again. A guard on a
+ *       revision sees to that, because revisions never return. Absence does return: what is created, and removed
+ *       again, could be created a second time by a copy that was held up on its way. So creations are
+ *       also guarded by `doubt`, a key that is changed before they are sent again.
  */
 export class FencedWriter {
+  /** The revision of `doubt` as last seen, 0 where there is none. An old one costs another try, nothing else. */
+  private doubt: Revision = 0n;
+
   constructor(private readonly deps: FencedWriterDeps) {}
 
   /** A name for one write: unique, and recognised when it is read back. */
@@ -65,17 +71,36 @@ export class FencedWriter {
       change.guards.some((guard) => change.then.some((op) => writes(op, guard.key))),
       `F2: ${change.what} could happen twice: none of its guards is on a key that it changes`,
     );
-    const leader = this.deps.keys.leader;
-    const readKeys = [leader, ...new Set([...change.guards.map((guard) => guard.key), ...(change.alsoRead ?? [])])];
+    const { leader, doubt } = this.deps.keys;
+    const creates = !change.guards.some(
+      ({ key, modRevision }) => modRevision !== 0n && change.then.some((op) => writes(op, key)),
+    );
+    const guarded = change.guards.map((guard) => guard.key);
+    const readKeys = [...new Set([leader, ...(creates ? [doubt] : []), ...guarded, ...(change.alsoRead ?? [])])];
     let lost: unknown;
+    let unanswered = false;
     for (let attempt = 0; ; attempt++) {
       try {
+        if (creates && unanswered) await this.castDoubt(token); // F4
+        const seenDoubt = this.doubt;
+        unanswered = true;
         const result = await this.deps.coordination.txn({
-          guards: [{ key: leader, modRevision: token }, ...change.guards],
+          guards: [
+            { key: leader, modRevision: token },
+            ...(creates ? [{ key: doubt, modRevision: seenDoubt }] : []),
+            ...change.guards,
+          ],
           then: change.then,
           otherwise: readKeys.map((key): Op => ({ kind: 'get', key })),
         });
-        return this.judge(token, change, readKeys, result, lost);
+        unanswered = false;
+        const outcome = this.judge(token, change, readKeys, result, lost);
+        if (outcome.kind === 'committed' || !creates) return outcome;
+        const newest = outcome.seen.get(doubt)?.modRevision ?? 0n;
+        if (newest === seenDoubt) return outcome;
+        // The answer to another write was lost meanwhile: this one has not happened, and says nothing yet.
+        this.doubt = newest;
+        attempt--;
       } catch (error) {
         // UNAVAILABLE means that this try did not happen; after a lost answer it says nothing of the first.
         const again =
@@ -92,6 +117,20 @@ export class FencedWriter {
         await sleep(this.deps.clock, waitMs);
       }
     }
+  }
+
+  /**
+   * From here on nothing that was sent under an older `doubt` takes effect. Without leadership nothing is
+   * changed: then the token fences what is under way.
+   */
+  private async castDoubt(token: FencingToken): Promise<void> {
+    const { leader, doubt } = this.deps.keys;
+    const { succeeded, revision } = await this.deps.coordination.txn({
+      guards: [{ key: leader, modRevision: token }],
+      then: [{ kind: 'put', key: doubt, value: this.newWriteId() }],
+      otherwise: [],
+    });
+    if (succeeded && revision > this.doubt) this.doubt = revision;
   }
 
   /**

@@ -195,13 +195,17 @@ export class World {
 
   async entryKeys(): Promise<readonly string[]> {
     const { entries } = await this.backend.coordination.list(`${this.clusterId}/`);
-    return entries.map((entry) => entry.key.slice(this.clusterId.length + 1)).filter((key) => key !== 'leader');
+    return entries
+      .map((entry) => entry.key.slice(this.clusterId.length + 1))
+      .filter((key) => key !== 'leader' && key !== 'doubt');
   }
 
   /** Values and all, to see whether anything was changed. */
   async everything(): Promise<unknown> {
     const { entries } = await this.backend.coordination.list(`${this.clusterId}/`);
-    return entries.filter((entry) => entry.key !== this.keys.leader).map(({ key, value }) => ({ key, value }));
+    return entries
+      .filter(({ key }) => key !== this.keys.leader && key !== this.keys.doubt)
+      .map(({ key, value }) => ({ key, value }));
   }
 
   /** One pass of a leader, two hours later; or with only these objects that old. */
