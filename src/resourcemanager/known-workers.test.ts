@@ -136,3 +136,31 @@ test('while it is not known who is there, nobody is taken for missing before the
   expect(heard).toEqual(['settled']);
   expect(gone).toEqual([]);
 });
+
+test('a worker that is listed and never comes is forgotten, also when the list was not there in the beginning', async () => {
+  const clock = new ManualClock();
+  const gone: string[] = [];
+  const [a, b] = [worker('a'), worker('b')];
+  let listed: readonly FakeWorker[] | undefined;
+  const manager = new ResourceManager(
+    {
+      clock,
+      random: new SeededRandom(1),
+      log: silentLogger,
+      connectTaskManager: () => a.connect(),
+      knownWorkers: () => listed?.map(({ id, rpcAddress }) => ({ taskManagerId: id, rpcAddress })),
+      onWorkerGone: (taskManagerId) => gone.push(taskManagerId),
+    },
+    { token: TOKEN, heartbeatIntervalMs: 1_000, heartbeatTimeoutMs: 5_000, spreadOut: true },
+  );
+  await manager.registerTaskManager(a.registration(), TOKEN);
+  await clock.advance(10_000);
+  listed = [a, b];
+  await clock.advance(5_000);
+  expect(gone).toEqual([]);
+  await clock.advance(5_000);
+  // The one that is here is no business of this, however often it is listed.
+  expect(new Set(gone)).toEqual(new Set(['b']));
+  await manager.close();
+  expect(clock.pending).toBe(0);
+});

@@ -79,6 +79,8 @@ export class ResourceManager
   private readonly background: BackgroundTasks;
   private readonly sweeping: Timer;
   private readonly known: KnownWorkers | undefined;
+  /** Workers that the store lists and that are not here, since when. */
+  private absent = new Map<TaskManagerId, number>();
   private cooling: Timer | undefined;
   private suspended = false;
   private closed = false;
@@ -359,8 +361,30 @@ export class ResourceManager
     queueMicrotask(() => this.schedule());
   }
 
+  /**
+   * Whoever was never met cannot be lost: it died before it registered, or nobody could say who is there when the
+   * term began. Its key would stay for as long as its lease.
+   */
+  private forgetAbsent(): void {
+    const listed = this.known?.settled === true ? this.deps.knownWorkers?.() : undefined;
+    if (listed === undefined) return;
+    const nowMs = this.deps.clock.nowMs();
+    const before = this.absent;
+    this.absent = new Map();
+    for (const { taskManagerId } of listed) {
+      if (this.workers.has(taskManagerId)) continue;
+      const sinceMs = before.get(taskManagerId) ?? nowMs;
+      if (nowMs - sinceMs < this.options.heartbeatTimeoutMs) this.absent.set(taskManagerId, sinceMs);
+      else {
+        this.deps.log.info({ taskManagerId }, 'a listed worker has not registered');
+        this.deps.onWorkerGone?.(taskManagerId);
+      }
+    }
+  }
+
   private sweep(): void {
     if (this.suspended) return;
+    this.forgetAbsent();
     for (const { worker } of this.workers.values())
       for (const { jobId, allocationId } of worker.unclaimed(this.graceMs)) {
         // Its master has not started yet (its graph cannot be read): its tasks run on meanwhile.
