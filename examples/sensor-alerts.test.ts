@@ -4,7 +4,7 @@ afterEach(() => {
   vi.restoreAllMocks();
 });
 
-test('hot and silent sensors raise alerts, the same ones in every run', { timeout: 30_000 }, async () => {
+test('hot and silent sensors raise alerts, the same ones in every run', { timeout: 120_000 }, async () => {
   let printed = '';
   vi.spyOn(process.stdout, 'write').mockImplementation((chunk: string | Uint8Array, ...rest: unknown[]) => {
     printed += chunk.toString();

@@ -32,7 +32,7 @@ describe('the contract', () => {
       for (let i = 0; i < 110; i++) await client?.txn({ guards: [], then: [put('compaction', String(i))] });
       await client?.txn({ guards: [], then: [{ kind: 'delete', key: 'compaction' }] });
     },
-    minTtlMs: 200,
+    minTtlMs: 600,
     expiryLagMs: 0,
     close: async () => undefined,
   }));

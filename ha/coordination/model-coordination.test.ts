@@ -10,7 +10,7 @@ describe('the contract', () => {
     return {
       client: async () => model.client(),
       compact: async () => model.compact(),
-      minTtlMs: 200,
+      minTtlMs: 600,
       expiryLagMs: 0,
       close: async () => undefined,
     };

@@ -251,7 +251,7 @@ test('garbage, silence and oversized frames are closed and serve nobody', async 
 });
 
 test('a server that is no slot, and one that never answers, are clear errors', async () => {
-  const consumer = await exchange({ connectTimeoutMs: 80 });
+  const [consumer, impatient] = [await exchange({}), await exchange({ connectTimeoutMs: 80 })];
   const sockets: Socket[] = [];
   const stranger = async (talk: (socket: Socket) => void): Promise<DataExchange> => {
     const server = createServer((socket) => {
@@ -271,7 +271,7 @@ test('a server that is no slot, and one that never answers, are clear errors', a
     message: expect.stringContaining('does not speak'),
   });
   const mute = await stranger(() => undefined);
-  await expect(open(consumer, mute)).rejects.toMatchObject({
+  await expect(open(impatient, mute)).rejects.toMatchObject({
     code: 'UNAVAILABLE',
     message: expect.stringContaining('no answer'),
   });
