@@ -16,7 +16,7 @@ import { sharedEtcd, sharedS3 } from '../test-support/vitest-shared.ts';
 import { sharedStores } from './backing-stores.ts';
 import { writeInputText } from './input-text.ts';
 import { isLate, makeKillSchedule } from './kill-schedule.ts';
-import { CHAOS_CONFIG, runSchedule, showFailure } from './run-schedule.ts';
+import { CHAOS_CONFIG, runSchedule, showFailure, stateConfigOf } from './run-schedule.ts';
 
 /** Generous: the deadlines inside say what was waited for; this one is for what hangs without saying. */
 const TEST_TIMEOUT_MS = 10 * 60_000;
@@ -84,11 +84,13 @@ test(
     }),
 );
 
-/** Chosen so that together they hold every kind of victim and of moment. */
+/** Chosen so that together they hold every kind of victim and of moment, and every way to keep state. */
 const SEEDS = [2, 4, 7, 10, 11, 12, 14, 15, 32, 40];
 
-test('the ten schedules hold every kind of victim and of moment', () => {
-  const kills = SEEDS.flatMap((seed) => makeKillSchedule(seed).kills);
+test('the ten schedules hold every kind of victim and of moment, and every way to keep state', () => {
+  const schedules = SEEDS.map(makeKillSchedule);
+  const kills = schedules.flatMap((schedule) => schedule.kills);
+  expect(new Set(schedules.map((schedule) => stateConfigOf(schedule).join())).size).toBe(4);
   expect(new Set(kills.map(({ victim }) => victim)).size).toBe(6);
   expect(new Set(kills.map(({ when }) => when.kind)).size).toBe(4);
   expect(kills.some(isLate)).toBe(true);

@@ -54,6 +54,15 @@ export const CHAOS_CONFIG: readonly string[] = [
   'gc.interval=1 s',
 ];
 
+/** How the state of the schedule's job is kept: every way comes up among the seeds. */
+export function stateConfigOf({ seed }: KillSchedule): readonly string[] {
+  return [
+    `state.backend.type=${seed % 5 === 0 ? 'lmdb' : 'hashmap'}`,
+    // What one checkpoint leaves to an earlier one must outlive it, whoever leads.
+    `state.backend.incremental=${seed % 2 === 1}`,
+  ];
+}
+
 /**
  * Plays one schedule: three masters and two workers as processes count the words of a real text while
  * they are killed and replaced. Then everything is judged: the output by an independent count, the
@@ -70,7 +79,7 @@ export async function runSchedule(schedule: KillSchedule, options: ScheduleOptio
     masters: 3,
     workers: 2,
     slotsPerWorker: 2,
-    config: [...CHAOS_CONFIG, ...options.stores.config],
+    config: [...CHAOS_CONFIG, ...stateConfigOf(schedule), ...options.stores.config],
   });
   const run = new WordCountRun(cluster, input, join(options.dir, 'output'));
   try {
@@ -96,7 +105,7 @@ export async function runSchedule(schedule: KillSchedule, options: ScheduleOptio
 /** What a person needs to see the failure again. */
 export function showFailure(schedule: KillSchedule, stores: BackingStores, { problems, kills }: ScheduleReport) {
   return [
-    `seed ${schedule.seed} (npm run chaos -- --ha ${stores.kind} --seed ${schedule.seed} --rounds 1): ${showSchedule(schedule)}`,
+    `seed ${schedule.seed} (npm run chaos -- --ha ${stores.kind} --seed ${schedule.seed} --rounds 1): ${showSchedule(schedule)}; ${stateConfigOf(schedule).join(', ')}`,
     ...problems.map((problem) => `  - ${problem}`),
     ...kills.map((kill) => `  kill at ${kill.atMs}: ${kill.what}`),
   ].join('\n');
