@@ -1,5 +1,6 @@
 import { loadConfiguration } from '../../src/main/config/load-config.ts';
-import { objectStoreSettings, openCoordination, openObjects } from '../../src/main/open-stores.ts';
+import { objectStoreSettings, openObjects } from '../../src/main/open-objects.ts';
+import { openCoordination } from '../../src/main/open-stores.ts';
 import { SystemClock } from '../../src/kernel/clock.ts';
 import { CloseStack } from '../../src/kernel/lifecycle.ts';
 import { silentLogger } from '../../src/kernel/log.ts';

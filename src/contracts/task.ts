@@ -136,6 +136,8 @@ export const attemptReportSchema = z.object({
   /** All sources' input is exhausted as far as this subtask can see: it waits for the final checkpoint. */
   endOfData: z.boolean(),
   error: errorInfoSchema.optional(),
+  /** FAILED because another task or the way to it was lost: nothing of its own went wrong, and it left nothing behind. */
+  peerLost: z.boolean().optional(),
   io: ioMetricsSchema,
 });
 export type AttemptReport = z.infer<typeof attemptReportSchema>;

@@ -302,6 +302,7 @@ class World {
       allocationId: attempt.allocationId,
       state: this.states.get(attempt.attemptId) ?? 'DEPLOYING',
       endOfData: false,
+      peerLost: this.states.get(attempt.attemptId) === 'FAILED' && attempt.attemptNumber % 2 === 1,
       io: NO_IO,
     };
   }

@@ -54,6 +54,10 @@ class Chaos {
         if (worker.live().length > 0) bench.failTask(worker);
         return;
       case 1:
+        // Others may notice it first, tasks of the next deployment included.
+        for (const other of workers)
+          if (other !== worker && random.int(2) === 0) for (const id of other.live()) other.losePeer(id);
+        if (random.int(2) === 0) await bench.pass(random.int(100));
         bench.cluster.kill(worker);
         bench.cluster.worker(1);
         return;

@@ -57,6 +57,8 @@ export interface TaskState {
   /** The highest attempt number ever seen of this subtask, of earlier terms too; -1 before the first. */
   readonly lastAttemptNumber: number;
   readonly endOfData: boolean;
+  /** FAILED because of another's end: nothing of its own went wrong, and its slot is as good as after a cancellation. */
+  readonly peerLost: boolean;
   /** Reports of its worker in a row that did not list the attempt although the worker had taken it. */
   readonly missing: number;
   /** When the newest attempt entered each state, epoch ms. */
@@ -89,7 +91,15 @@ export type RestorePoint =
     };
 
 export type StopReason =
-  | { readonly kind: 'restart'; readonly restartAtMs: number }
+  | {
+      readonly kind: 'restart';
+      readonly restartAtMs: number;
+      /**
+       * So far all that is known is that tasks have lost others. When the restart is due should the death of a worker turn
+       * out to be the reason; undefined once something else is.
+       */
+      readonly ifWorkerLostAtMs?: number | undefined;
+    }
   | { readonly kind: 'fail'; readonly error: ErrorInfo }
   | { readonly kind: 'cancel' };
 
@@ -137,7 +147,7 @@ export type JobPhase =
    * older term. `overdue`: the deadline has passed and the slots of those still alive were taken away.
    */
   | { readonly kind: 'stopping'; readonly then: StopReason; readonly wait: 'registering' | 'ending' | 'overdue' }
-  | { readonly kind: 'backoff'; readonly restartAtMs: number }
+  | { readonly kind: 'backoff'; readonly restartAtMs: number; readonly ifWorkerLostAtMs?: number | undefined }
   | { readonly kind: 'ended'; readonly status: TerminalJobStatus; readonly error: ErrorInfo | undefined };
 
 /** An attempt of an earlier term, as its worker shows it. */

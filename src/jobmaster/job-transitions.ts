@@ -2,11 +2,11 @@ import type { ExecutionState } from '../contracts/job-status.ts';
 import { assert, present } from '../kernel/assert.ts';
 import type { ErrorInfo } from '../kernel/errors.ts';
 import type { AttemptId, TaskManagerId } from '../kernel/ids.ts';
-import type { Attempt, HeldSlot, StopReason } from './job-state.ts';
+import type { Attempt, HeldSlot, JobPhase, StopReason } from './job-state.ts';
 import type { JobTurn } from './job-turn.ts';
 import { allRegions, isPartial, isRestarting, regionsOf, restartingAlive, tasksOf } from './regions.ts';
 import { decideRestart } from './restart-strategy.ts';
-import { advance, isLive } from './task-states.ts';
+import { advance, isLive, isSpoiled } from './task-states.ts';
 
 /** Reads the newest checkpoint. */
 export function restore(turn: JobTurn, failures: number): void {
@@ -17,7 +17,10 @@ export function restore(turn: JobTurn, failures: number): void {
 /** Where a failure was seen, as far as anybody knows. */
 export interface FailureSite {
   readonly taskIndex?: number | undefined;
+  /** Lost with all that ran there. */
   readonly taskManagerId?: TaskManagerId;
+  /** The task has only lost another one; why, is not known yet. */
+  readonly peerLost?: boolean;
 }
 
 /** The regions cannot go on like this: they end, and begin again if the restart strategy says so. */
@@ -28,8 +31,7 @@ export function failover(
   regions: ReadonlySet<number> | 'all',
 ): void {
   const { job, nowMs, random } = turn.context;
-  const lostWorker = site.taskManagerId !== undefined;
-  const { history, decision } = decideRestart(job.strategy, turn.state.failures, { nowMs, lostWorker }, random);
+  const { history, decision } = decideRestart(job.strategy, turn.state.failures, nowMs, random);
   turn.set({ failures: history });
   if (decision.kind === 'give-up') {
     fail(turn, error, site);
@@ -37,7 +39,53 @@ export function failover(
   }
   recordFailure(turn, error, site);
   turn.set({ restarts: turn.state.restarts + 1 });
-  stop(turn, { kind: 'restart', restartAtMs: nowMs + decision.delayMs }, 'the job restarts', regions);
+  const lossAtMs = nowMs + decision.afterLossMs;
+  const restartAtMs = site.taskManagerId === undefined ? nowMs + decision.delayMs : lossAtMs;
+  const ifWorkerLostAtMs = site.peerLost === true ? lossAtMs : undefined;
+  stop(turn, { kind: 'restart', restartAtMs, ifWorkerLostAtMs }, RESTARTS, regions);
+}
+
+const RESTARTS = 'the job restarts';
+
+/**
+ * A worker is lost: whether that is why the regions that restart have failed. Tasks notice that they have lost
+ * others before the death of a process is proved. It is one and the same failure: it counts once, and nothing
+ * is gained by waiting.
+ */
+export function explainedByLoss(turn: JobTurn, taskManagerId: TaskManagerId): boolean {
+  const { phase, tasks } = turn.state;
+  if (!tasks.some((task, index) => task.attempt?.taskManagerId === taskManagerId && isRestarting(turn, index)))
+    return false;
+  const restart = restartOf(phase);
+  if (restart?.ifWorkerLostAtMs === undefined) return false;
+  const { ifWorkerLostAtMs } = restart;
+  const then = { restartAtMs: ifWorkerLostAtMs, ifWorkerLostAtMs };
+  if (phase.kind === 'stopping') turn.set({ phase: { ...phase, then: { kind: 'restart', ...then } } });
+  else {
+    turn.enter({ kind: 'backoff', ...then }, turn.state.status);
+    turn.wakeIn(ifWorkerLostAtMs - turn.context.nowMs);
+  }
+  return true;
+}
+
+/** The same failure concerns these regions, too. */
+export function alsoRestart(turn: JobTurn, regions: ReadonlySet<number>): void {
+  const restartAtMs = restartOf(turn.state.phase)?.restartAtMs ?? turn.context.nowMs;
+  stop(turn, { kind: 'restart', restartAtMs }, RESTARTS, regions);
+}
+
+function restartOf(
+  phase: JobPhase,
+): Extract<JobPhase, { kind: 'backoff' }> | Extract<StopReason, { kind: 'restart' }> | undefined {
+  if (phase.kind === 'backoff') return phase;
+  return phase.kind === 'stopping' && phase.then.kind === 'restart' ? phase.then : undefined;
+}
+
+/** A task failed by itself: the loss of a worker is not the reason, or not the only one. */
+export function explainedOtherwise(turn: JobTurn): void {
+  const { phase } = turn.state;
+  if (phase.kind !== 'stopping' || phase.then.kind !== 'restart') return;
+  turn.set({ phase: { ...phase, then: { ...phase.then, ifWorkerLostAtMs: undefined } } });
 }
 
 /** No restart can help, or none is left. */
@@ -88,7 +136,12 @@ export function stop(
 function stronger(a: StopReason, b: StopReason): StopReason {
   if (b.kind !== 'restart') return b;
   if (a.kind !== 'restart') return a;
-  return { kind: 'restart', restartAtMs: Math.max(a.restartAtMs, b.restartAtMs) };
+  const restartAtMs = Math.max(a.restartAtMs, b.restartAtMs);
+  const { ifWorkerLostAtMs: first, restartAtMs: firstAtMs } = a;
+  const { ifWorkerLostAtMs: second, restartAtMs: secondAtMs } = b;
+  const ifWorkerLostAtMs =
+    first === undefined && second === undefined ? undefined : Math.max(first ?? firstAtMs, second ?? secondAtMs);
+  return { kind: 'restart', restartAtMs, ifWorkerLostAtMs };
 }
 
 /** Ends the tasks of all that restarts. A slot that has to be taken away takes the other regions in it along. */
@@ -107,9 +160,10 @@ function endTasks(turn: JobTurn, held: HeldSlot, reason: string): void {
   const attemptOf = (index: number) => turn.state.tasks[index]?.attempt;
   // A cancellation could overtake tasks that nobody has confirmed to have arrived: only taking the slot
   // away is sure to end them. And a slot whose task failed may hold what the failure left behind, unless
-  // others still run there.
+  // others still run there. A task that only lost another ends as one that is cancelled: its slot, and the
+  // thread in it with the program that it has loaded, serve the next attempt.
   const unsure = held.use === 'sent' && ending.some((index) => attemptOf(index)?.deployment === held.sent);
-  const failed = ending.some((index) => turn.state.tasks[index]?.state === 'FAILED');
+  const failed = ending.some((index) => isSpoiled(present(turn.state.tasks[index], 'task')));
   if (unsure || (held.use === 'busy' && failed && !shared)) {
     giveBack(turn, [held], reason);
     return;
@@ -197,7 +251,8 @@ export function stopped(turn: JobTurn): void {
         restore(turn, 0);
         return;
       }
-      turn.enter({ kind: 'backoff', restartAtMs: then.restartAtMs }, 'RESTARTING');
+      const { restartAtMs, ifWorkerLostAtMs } = then;
+      turn.enter({ kind: 'backoff', restartAtMs, ifWorkerLostAtMs }, 'RESTARTING');
       turn.wakeIn(waitMs);
       return;
     }

@@ -25,6 +25,7 @@ interface ModelAttempt {
   readonly task: TaskDeployment;
   state: ExecutionState;
   endOfData: boolean;
+  peerLost?: boolean;
 }
 
 /** A TaskManager as the JobMaster meets it, with the ways in which one can misbehave. */
@@ -149,6 +150,14 @@ export class ModelWorker {
     this.cluster.master?.updateTaskState(this.reportOf(attemptId, attempt, error));
   }
 
+  /** The attempt has lost one that it reads from. */
+  losePeer(attemptId: AttemptId): void {
+    const attempt = this.attempts.get(attemptId);
+    if (attempt === undefined || isTerminalExecutionState(attempt.state)) return;
+    attempt.peerLost = true;
+    this.set(attemptId, 'FAILED', { code: 'UNAVAILABLE', message: 'lost producer' });
+  }
+
   /** Whatever runs in the slot ends. */
   free(allocationId: AllocationId): void {
     for (const [id, attempt] of this.attempts) if (attempt.allocationId === allocationId) this.set(id, 'CANCELED');
@@ -180,6 +189,7 @@ export class ModelWorker {
       state: attempt.state,
       endOfData: attempt.endOfData,
       ...(error === undefined ? {} : { error }),
+      ...(attempt.peerLost === true ? { peerLost: true } : {}),
       io: { ...NO_IO, readRecords: 7 },
     };
   }

@@ -17,7 +17,7 @@ const EXPONENTIAL = {
 function decisions(config: RestartStrategyConfig, timesMs: readonly number[], random = still): RestartDecision[] {
   let history = NO_FAILURES;
   return timesMs.map((nowMs) => {
-    const next = decideRestart(config, history, { nowMs, lostWorker: false }, random);
+    const next = decideRestart(config, history, nowMs, random);
     history = next.history;
     return next.decision;
   });

@@ -20,7 +20,12 @@ export interface RestartHistory {
 export const NO_FAILURES: RestartHistory = { failures: 0, recentMs: [], backoffMs: 0 };
 
 export type RestartDecision =
-  | { readonly kind: 'restart'; readonly delayMs: number }
+  | {
+      readonly kind: 'restart';
+      readonly delayMs: number;
+      /** The wait should the loss of a worker turn out to be behind the failure. */
+      readonly afterLossMs: number;
+    }
   | { readonly kind: 'give-up'; readonly reason: string };
 
 /**
@@ -32,22 +37,25 @@ const LOST_WORKER_QUIET_MS = 10_000;
 export function decideRestart(
   config: RestartStrategyConfig,
   history: RestartHistory,
-  failure: { readonly nowMs: number; readonly lostWorker: boolean },
+  nowMs: number,
   random: Random,
 ): { readonly history: RestartHistory; readonly decision: RestartDecision } {
-  const { nowMs, lostWorker } = failure;
   const decided = byStrategy(config, history, nowMs, random);
+  const { decision } = decided;
+  if (decision.kind === 'give-up') return { history: decided.history, decision };
   const lastMs = history.recentMs.at(-1) ?? Number.NEGATIVE_INFINITY;
-  if (!lostWorker || decided.decision.kind === 'give-up' || nowMs - lastMs < LOST_WORKER_QUIET_MS) return decided;
-  return { ...decided, decision: { kind: 'restart', delayMs: 0 } };
+  const afterLossMs = nowMs - lastMs < LOST_WORKER_QUIET_MS ? decision.delayMs : 0;
+  return { history: decided.history, decision: { ...decision, afterLossMs } };
 }
+
+type Decided = { readonly kind: 'restart'; readonly delayMs: number } | Exclude<RestartDecision, { kind: 'restart' }>;
 
 function byStrategy(
   config: RestartStrategyConfig,
   history: RestartHistory,
   nowMs: number,
   random: Random,
-): { readonly history: RestartHistory; readonly decision: RestartDecision } {
+): { readonly history: RestartHistory; readonly decision: Decided } {
   const failures = history.failures + 1;
   const counted: RestartHistory = { ...history, failures, recentMs: [nowMs] };
   switch (config.type) {
@@ -83,7 +91,7 @@ function decideExponential(
   history: RestartHistory,
   nowMs: number,
   random: Random,
-): { readonly history: RestartHistory; readonly decision: RestartDecision } {
+): { readonly history: RestartHistory; readonly decision: Decided } {
   // The quiet time counts from when the job was due to run again, not from the failure.
   const quietSinceMs = (history.recentMs[0] ?? nowMs) + history.backoffMs;
   const quiet = nowMs - quietSinceMs >= config.resetBackoffThresholdMs;

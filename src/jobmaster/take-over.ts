@@ -69,7 +69,7 @@ export function takeOver(turn: JobTurn, { found, slots }: Found, verdicts: reado
 }
 
 function taskOf({ report, taskManagerId }: FoundAttempt, host: string, wallMs: number): TaskState {
-  const { attemptId, attemptNumber, deployment, allocationId, state, endOfData } = report;
+  const { attemptId, attemptNumber, deployment, allocationId, state, endOfData, peerLost = false } = report;
   const attempt: Attempt = { attemptId, attemptNumber, deployment, allocationId, taskManagerId, host };
   return {
     ...NEW_TASK,
@@ -77,6 +77,7 @@ function taskOf({ report, taskManagerId }: FoundAttempt, host: string, wallMs: n
     attempt,
     lastAttemptNumber: attemptNumber,
     endOfData,
+    peerLost,
     enteredMs: { DEPLOYING: wallMs, [state]: wallMs },
   };
 }

@@ -9,6 +9,7 @@ export const NEW_TASK: TaskState = {
   attempt: undefined,
   lastAttemptNumber: -1,
   endOfData: false,
+  peerLost: false,
   missing: 0,
   enteredMs: {},
 };
@@ -31,6 +32,11 @@ const RANK: Readonly<Record<ExecutionState, number>> = {
 export function advance(task: TaskState, next: ExecutionState, wallMs: number): TaskState {
   if (RANK[next] <= RANK[task.state]) return task;
   return { ...task, state: next, enteredMs: { ...task.enteredMs, [next]: wallMs } };
+}
+
+/** Whether the task may have left something in its slot. */
+export function isSpoiled(task: TaskState): boolean {
+  return task.state === 'FAILED' && !task.peerLost;
 }
 
 /** Whether something may be running for this task. */

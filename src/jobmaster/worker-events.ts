@@ -7,10 +7,18 @@ import type { AllocationId, AttemptId, TaskManagerId } from '../kernel/ids.ts';
 import type { Slot } from '../contracts/slots.ts';
 import { forgetWorker, foundOnWorker, foundReport } from './adoption.ts';
 import { acquire, deployWhenReady } from './slot-acquisition.ts';
-import { endAttempts, end, failover, stopped } from './job-transitions.ts';
+import {
+  alsoRestart,
+  endAttempts,
+  end,
+  explainedByLoss,
+  explainedOtherwise,
+  failover,
+  stopped,
+} from './job-transitions.ts';
 import type { JobTurn } from './job-turn.ts';
 import { busy, isRestarting, regionsOf } from './regions.ts';
-import { advance, isLive } from './task-states.ts';
+import { advance, isLive, isSpoiled } from './task-states.ts';
 
 /**
  * So many reports in a row must miss an attempt that the worker had taken before it counts as lost: a
@@ -39,6 +47,7 @@ function applyReport(turn: JobTurn, index: number, report: AttemptReport): void 
   if (held?.use === 'sent' && held.sent === task.attempt.deployment) turn.setSlot(busy(held));
   let next = advance(task, report.state, turn.context.wallMs); // J4
   if (report.endOfData && !next.endOfData) next = { ...next, endOfData: true };
+  if (report.peerLost === true && next.state === 'FAILED' && next !== task) next = { ...next, peerLost: true };
   if (next.missing > 0) next = { ...next, missing: 0 };
   turn.setTask(index, next);
   if (next.state !== task.state && isTerminalExecutionState(next.state)) attemptEnded(turn, index, report.error);
@@ -59,14 +68,15 @@ function attemptEnded(turn: JobTurn, index: number, error: ErrorInfo | undefined
       task.state === 'FAILED'
         ? { code: 'INTERNAL', message: 'the task failed without a reason' }
         : { code: 'UNAVAILABLE', message: `${name} was ended by its worker` };
-    failover(turn, error ?? unexplained, { taskIndex: index }, regionsOf(turn, [index]));
+    failover(turn, error ?? unexplained, { taskIndex: index, peerLost: task.peerLost }, regionsOf(turn, [index]));
     return;
   }
   if (phase.kind !== 'stopping') return;
+  if (isSpoiled(task)) explainedOtherwise(turn);
   const held = turn.state.slots.get(allocationId);
   const inSlot = tasks.filter((other) => other.attempt?.allocationId === allocationId);
   if (held !== undefined && !inSlot.some(isLive)) {
-    if (inSlot.some((other) => other.state === 'FAILED')) turn.release([held.slot], 'a task failed there');
+    if (inSlot.some(isSpoiled)) turn.release([held.slot], 'a task failed there');
     else turn.setSlot({ slot: held.slot, slotNumber: held.slotNumber, use: 'idle' });
   }
   stopped(turn);
@@ -173,13 +183,17 @@ export function workerLost(
     slots: new Map([...turn.state.slots].filter(([, held]) => held.slot.taskManagerId !== taskManagerId)),
     releasing: new Map([...turn.state.releasing].filter(([, worker]) => worker !== taskManagerId)),
   });
+  const explained = explainedByLoss(turn, taskManagerId);
   const ended = endAttempts(turn, (attempt) => attempt.taskManagerId === taskManagerId, 'FAILED');
   const { phase } = turn.state;
   const unexpected = ended.filter((index) => !isRestarting(turn, index));
+  const error: ErrorInfo = { code: 'UNAVAILABLE', message: `worker ${taskManagerId} is lost: ${event.reason}` };
+  // For people: until now only those were heard of that had lost it.
+  if (explained) turn.emit({ kind: 'recordFailure', error, taskIndex: undefined, taskManagerId });
   if (unexpected.length > 0) {
-    const message = `worker ${taskManagerId} is lost: ${event.reason}`;
-    const site = { taskIndex: unexpected[0], taskManagerId };
-    failover(turn, { code: 'UNAVAILABLE', message }, site, regionsOf(turn, unexpected));
+    const regions = regionsOf(turn, unexpected);
+    if (explained) alsoRestart(turn, regions);
+    else failover(turn, error, { taskIndex: unexpected[0], taskManagerId }, regions);
     return;
   }
   stopped(turn);

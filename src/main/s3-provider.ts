@@ -2,7 +2,7 @@ import type { S3Access, S3Provider } from '../connectors/s3-provider.ts';
 import type { MultipartStore } from '../contracts/multipart-store.ts';
 import { SystemClock } from '../kernel/clock.ts';
 import { type Logger, silentLogger } from '../kernel/log.ts';
-import type { ObjectStoreSettings } from './open-stores.ts';
+import type { ObjectStoreSettings } from './open-objects.ts';
 
 /** What the `s3.*` keys say; nothing in a plain script, where AWS' own chain of environment and profile decides. */
 export type ClusterS3 = Omit<ObjectStoreSettings, 'uri'>;

@@ -13,7 +13,7 @@ import { runSlotWorker } from '../taskmanager/slot-worker.ts';
 import type { Configuration } from './config/options.ts';
 import type { InternalTls } from './internal-tls.ts';
 import { createLogger } from './logger.ts';
-import { type ObjectStoreSettings, openObjects } from './open-stores.ts';
+import { type ObjectStoreSettings, openObjects } from './open-objects.ts';
 import { useClusterS3 } from './s3-provider.ts';
 import { localCopiesDirectory, scratchDirectory } from './worker-directory.ts';
 

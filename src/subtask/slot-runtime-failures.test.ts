@@ -108,7 +108,10 @@ test('a slot that goes away fails the consumers in other slots quickly', async (
   await first?.close();
   await until('the other slot to fail', () => second?.attempts().every(({ state }) => state === 'FAILED'));
   expect(performance.now() - startedMs).toBeLessThan(20_000);
-  expect(second?.attempts()[0]?.error).toMatchObject({ code: 'UNAVAILABLE' });
+  // Nothing of their own went wrong: the slot is as good as after a cancellation.
+  for (const attempt of second?.attempts() ?? []) {
+    expect(attempt).toMatchObject({ error: { code: 'UNAVAILABLE' }, peerLost: true });
+  }
 });
 
 test('cancelled in the middle of everything, tasks end CANCELED and leave no socket, timer or open writer', async () => {

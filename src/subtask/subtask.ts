@@ -83,6 +83,7 @@ export class Subtask {
   private readonly wiring: TaskWiring;
   private state: ExecutionState = 'DEPLOYING';
   private error: Error | undefined;
+  private peerLost = false;
   private ending: Ending | undefined;
   private resolveEnded: () => void = () => undefined;
   private operators: OperatorSet | undefined;
@@ -167,6 +168,7 @@ export class Subtask {
       state: this.state,
       endOfData: this.endOfData,
       ...(this.error === undefined ? {} : { error: toErrorInfo(this.error) }),
+      ...(this.peerLost ? { peerLost: true } : {}),
       io,
     };
   }
@@ -198,6 +200,12 @@ export class Subtask {
     this.error = asError(thrown);
     this.log.warn({ err: this.error }, 'task failed');
     this.end('FAILED');
+  }
+
+  /** An input is lost with its producer, or with the way to it. Damaged data is another matter: who knows what was read. */
+  private failWithPeer(error: Error): void {
+    if (this.ending === undefined) this.peerLost = !isMillraceError(error, 'CORRUPT');
+    this.fail(error);
   }
 
   triggerCheckpoint(barrier: CheckpointBarrier): void {
@@ -287,10 +295,7 @@ export class Subtask {
         : undefined;
     if (this.ending !== undefined) return;
     this.gate = gate;
-    await Promise.all([
-      operators.open(),
-      gate && this.wiring.openInputs(gate, (error) => this.onInputLost(error), this.abort.signal),
-    ]);
+    await Promise.all([operators.open(), gate && this.openInputs(gate)]);
     if (this.ending !== undefined) return;
     const { chain, time } = createTaskChain({
       vertex: this.vertex,
@@ -349,6 +354,14 @@ export class Subtask {
     this.meter.end(deps.clock.nowMs(), 'idle');
     this.setState('RUNNING');
     this.wake();
+  }
+
+  private async openInputs(gate: InputGate): Promise<void> {
+    try {
+      await this.wiring.openInputs(gate, (error) => this.onInputLost(error), this.abort.signal);
+    } catch (error) {
+      this.failWithPeer(asError(error));
+    }
   }
 
   private performCheckpoint(barrier: CheckpointBarrier, alignmentMs: number, capture?: InFlightCapture): void {
@@ -468,10 +481,10 @@ export class Subtask {
   private onInputLost(error: Error): void {
     // Cancelled producers: a cancellation reaches the tasks of a job one by one, and ours is likely next.
     if (!isMillraceError(error.cause, 'CLOSED')) {
-      this.fail(error);
+      this.failWithPeer(error);
       return;
     }
-    this.graceTimer ??= this.deps.clock.schedule(this.options.cancelGraceMs, () => this.fail(error));
+    this.graceTimer ??= this.deps.clock.schedule(this.options.cancelGraceMs, () => this.failWithPeer(error));
   }
 
   private decline(checkpointId: number, reason: Error): void {
