@@ -1,8 +1,10 @@
 import { assert } from '../kernel/assert.ts';
 import type { CellLayout, RowSink } from './cells.ts';
-import type { Unpack } from './heap-sums.ts';
+import { changedAfter, DEAD, type Epochs, hiddenFrom, NO_CUT } from './cell-epochs.ts';
 import type { CanonicalKey } from './key-group-hash.ts';
+import type { SlotKey } from './key-slots.ts';
 import { agedRow, EXPIRED, type Expiry } from './stamped.ts';
+import type { SumColumn } from './sum-column.ts';
 
 /**
  * The cells of one state in one key group, with copy-on-write by epoch.
@@ -24,25 +26,27 @@ import { agedRow, EXPIRED, type Expiry } from './stamped.ts';
  *
  * In a map every entry is such a cell of its own, so a map may be large; a map that is cleared goes
  * into `saved` as a whole. A list only grows at its end or is replaced, so an array and a length are
- * enough to keep what it was.
+ * enough to keep what it was. Running sums may lie in a column of the table instead of cells ({@link SumColumn}).
  */
 export class CellGroup {
   private readonly cells: Cell[] = [];
   /** Removed ones that still take a place in `cells`. */
   private dead = 0;
   private readonly views: CellsView[] = [];
-  /** Of running sums: what a number in a cell stands for. */
-  unpack: Unpack | undefined;
+  /** Where the sums are that have no cells. */
+  column: SumColumn | undefined;
   /** When a cell was last removed: what the cells that are left do not tell. */
   private removedAt = NO_CUT;
 
   constructor(
     private readonly layout: CellLayout,
     private readonly epochs: Epochs,
+    /** Among the groups of the table. */
+    private readonly index: number,
   ) {}
 
   get size(): number {
-    return this.cells.length - this.dead;
+    return this.cells.length - this.dead + (this.column?.countIn(this.index) ?? 0);
   }
 
   /** Cells and removed cells, for {@link at}. */
@@ -62,23 +66,22 @@ export class CellGroup {
   }
 
   *rows(): Generator<readonly [CanonicalKey, unknown]> {
-    for (const cell of this.cells) if (cell.epoch !== DEAD) yield [cell.key, this.unpacked(cell.key, cell.value)];
-  }
-
-  *values(): Generator<unknown> {
-    for (const cell of this.cells) if (cell.epoch !== DEAD) yield this.unpacked(cell.key, cell.value);
+    for (const cell of this.cells) if (cell.epoch !== DEAD) yield [cell.key, cell.value];
   }
 
   add(cell: Cell): void {
     this.cells.push(cell);
   }
 
-  /** Takes a cell out. What views need of it must have been saved. */
-  bury(cell: Cell, why: 'changed' | 'expired'): void {
+  /**
+   * Takes a cell out. What views need of it must have been saved. `packed`: it lives on in the column.
+   */
+  bury(cell: Cell, why: Removal): void {
     cell.epoch = DEAD;
     cell.value = undefined;
     this.dead++;
     if (why === 'changed') this.removedAt = this.epochs.current;
+    else if (why === 'packed') this.moved();
     // Not while a walk counts on where cells are.
     if (this.dead > 16 && this.dead * 2 > this.cells.length && this.views.length === 0) this.compact();
   }
@@ -96,6 +99,22 @@ export class CellGroup {
       }
     }
     return needed;
+  }
+
+  /**
+   * A sum has become a cell, or the other way round: a walk that looks for changes may have passed where it is now.
+   */
+  moved(): void {
+    if (this.views.length > 0) this.removedAt = this.epochs.current;
+  }
+
+  /** E2 for a sum in the column. */
+  saveSum(key: SlotKey, stamp: number, sum: number, except?: CellsView): void {
+    for (const view of this.views) {
+      if (view === except || stamp > view.cut || (except !== undefined && view.cut > except.cut)) continue;
+      view.savedSums ??= new Map();
+      view.savedSums.set(key, sum);
+    }
   }
 
   /** E2 for one entry of a map. */
@@ -120,14 +139,15 @@ export class CellGroup {
   }
 
   /** Whether a cell that is left may have changed after `cut`; undefined when `cellsMax` were looked at and more are left. */
-  changedSince(cut: number, walk: { at: number }, cellsMax: number): boolean | undefined {
+  changedSince(cut: number, walk: { at: number; slotAt: number }, cellsMax: number): boolean | undefined {
     const { cells } = this;
     const end = Math.min(cells.length, walk.at + cellsMax);
     for (; walk.at < end; walk.at++) {
       const { epoch } = cells[walk.at] as Cell;
       if (epoch > cut && epoch !== DEAD && changedAfter(epoch, cut)) return true;
     }
-    return walk.at < cells.length ? undefined : false;
+    if (walk.at < cells.length) return undefined;
+    return this.column === undefined ? false : this.column.changedSince(this.index, cut, walk, cellsMax);
   }
 
   /** Fixes the content as of `cut`; undefined when there is none. */
@@ -135,6 +155,11 @@ export class CellGroup {
     if (this.size === 0) return undefined;
     const view = new CellsView(cut, expiry);
     this.views.push(view);
+    if (this.column !== undefined) {
+      view.column = this.column;
+      view.slots = this.column.slots.list(this.index).length;
+      this.column.slots.viewBegins(this.index);
+    }
     return view;
   }
 
@@ -162,6 +187,8 @@ export class CellGroup {
     this.views.splice(at, 1);
     view.saved = undefined;
     view.savedMaps = undefined;
+    view.savedSums = undefined;
+    view.column?.slots.viewEnds(this.index);
   }
 
   /**
@@ -178,17 +205,34 @@ export class CellGroup {
     for (let cell = this.nextCell(walk); cell !== undefined; cell = this.nextCell(walk)) {
       if (cell.epoch <= view.cut) {
         this.written(cell, view);
-        single(cell.key, this.unpacked(cell.key, cell.value), view, sink);
+        single(cell.key, cell.value, view, sink);
       }
       if (--budget.left === 0) return false;
     }
-    // From here on no cell is as old as the cut, so `saved` grows no more.
+    if (!this.visitSums(walk, budget, sink)) return false;
+    // From here on no cell and no sum is as old as the cut, so what was saved grows no more.
     walk.saved ??= (view.saved ?? NOTHING_SAVED).entries();
     for (const [key, value] of walk.saved) {
-      single(key, this.unpacked(key, value), view, sink);
+      single(key, value, view, sink);
+      if (--budget.left === 0) return false;
+    }
+    walk.savedSums ??= (view.savedSums ?? NO_SUMS_SAVED).entries();
+    for (const [key, sum] of walk.savedSums) {
+      single(key, this.column?.unpack(key, sum), view, sink);
       if (--budget.left === 0) return false;
     }
     return true;
+  }
+
+  private visitSums(walk: CellsWalk, budget: Budget, sink: RowSink): boolean {
+    const { view } = walk;
+    const { column } = view;
+    if (column === undefined) return true;
+    walk.slots ??= { left: view.slots };
+    return column.visit(this.index, view.cut, walk.slots, budget, (key, stamp, sum) => {
+      if (this.views.length > 1) this.saveSum(key, stamp, sum, view);
+      single(key, column.unpack(key, sum), view, sink);
+    });
   }
 
   private visitLists(walk: CellsWalk, budget: Budget, sink: RowSink): boolean {
@@ -286,10 +330,6 @@ export class CellGroup {
     }
   }
 
-  private unpacked(key: CanonicalKey, value: unknown): unknown {
-    return typeof value === 'number' && this.unpack !== undefined ? this.unpack(key, value) : value;
-  }
-
   /** E4. Raising the epoch hides the cell from older views as a change would. */
   private written(cell: Cell, view: CellsView): void {
     for (const other of this.views) {
@@ -343,6 +383,9 @@ interface Budget {
   left: number;
 }
 
+/** `expired`: a snapshot that still has it will find that by itself. */
+export type Removal = 'changed' | 'expired' | 'packed';
+
 /** Read and changed through its table only. */
 export class Cell {
   constructor(
@@ -372,6 +415,10 @@ interface ListPrefix {
 export class CellsView {
   saved: Map<CanonicalKey, unknown> | undefined;
   savedMaps: (readonly [CanonicalKey, MapEntries])[] | undefined;
+  savedSums: Map<SlotKey, number> | undefined;
+  /** The column of then, and how many slots the group had: later ones, even of the same number, are not of this view. */
+  column: SumColumn | undefined;
+  slots = 0;
   /** The list that is being written, with its array and length held by the walk. */
   open: Cell | undefined;
 
@@ -404,7 +451,9 @@ interface OpenList extends ListPrefix {
 export interface CellsWalk {
   readonly view: CellsView;
   next?: number;
+  slots?: { left: number };
   saved?: IterableIterator<[CanonicalKey, unknown]>;
+  savedSums?: IterableIterator<[SlotKey, number]>;
   list?: OpenList | undefined;
   map?: { readonly key: CanonicalKey; readonly entries: IterableIterator<Cell> } | undefined;
   savedMap?: number;
@@ -414,44 +463,4 @@ export interface CellsWalk {
 }
 
 const NOTHING_SAVED = new Map<CanonicalKey, unknown>();
-
-/** The counters that all cells of a backend share. */
-export interface Epochs {
-  /** A multiple of {@link EPOCH}. */
-  current: number;
-  /** The newest cut of a pending snapshot: one comparison tells the usual case, that none needs a cell. */
-  needed: number;
-}
-
-/** Ends the current epoch and gives the cut: no cell of the epoch is later, all cells of the next are. */
-export function endEpoch(epochs: Epochs): number {
-  const cut = epochs.current + EPOCH - 1;
-  epochs.current += EPOCH;
-  return cut;
-}
-
-/**
- * Epochs count in steps of this. What is added to the step says how many steps before it the cell really
- * changed, or more: at the limit nothing is lost but the knowledge that the cell is older still.
- */
-const EPOCH = 16;
-
-/** The epoch after `cut`, for a cell that has not changed. */
-export function hiddenFrom(epoch: number, cut: number): number {
-  const step = Math.floor(cut / EPOCH) + 1;
-  return step * EPOCH + Math.min(EPOCH - 1, step - changedStep(epoch));
-}
-
-/** Whether a cell has changed after `cut`, or may have. */
-function changedAfter(epoch: number, cut: number): boolean {
-  return changedStep(epoch) > Math.floor(cut / EPOCH);
-}
-
-function changedStep(epoch: number): number {
-  return Math.floor(epoch / EPOCH) - (epoch % EPOCH);
-}
-
-/** Before all epochs. */
-export const NO_CUT = -1;
-/** The epoch of a removed cell: later than any cut. */
-export const DEAD = 2 ** 30 - 1;
+const NO_SUMS_SAVED = new Map<SlotKey, number>();

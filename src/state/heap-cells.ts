@@ -1,4 +1,5 @@
-import { type Cell, DEAD, type MapEntries, mapOf } from './cell-group.ts';
+import { DEAD } from './cell-epochs.ts';
+import { type Cell, type MapEntries, mapOf } from './cell-group.ts';
 import { ABSENT, type ListCells, type MapCells, noKey, type SingleCells } from './cells.ts';
 import type { HeapTable } from './heap-table.ts';
 import type { CanonicalKey } from './key-group-hash.ts';
@@ -8,7 +9,7 @@ import { admit, isMutable } from './state-value.ts';
 /** Shared by all states of a backend. */
 export interface CurrentKey {
   key: CanonicalKey | undefined;
-  /** Changes whenever a key is set. */
+  /** Changes whenever a key is set, and when what was found of it has become something else. */
   version: number;
 }
 
@@ -54,7 +55,6 @@ export class HeapSingleCells extends HeapCells implements SingleCells, ValueStat
     const cell = this.find();
     if (cell === undefined) return undefined;
     const { value } = cell;
-    if (typeof value === 'number' && this.table.unpack !== undefined) return this.table.unpack(cell.key, value);
     if (cell.epoch <= this.table.epochs.needed && isMutable(value)) return this.table.release(cell);
     return value;
   }

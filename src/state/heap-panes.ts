@@ -1,15 +1,18 @@
 import type { KeyGroupRange } from '../contracts/key-groups.ts';
-import { DEAD, type Epochs, mapOf } from './cell-group.ts';
+import { DEAD, type Epochs } from './cell-epochs.ts';
+import { mapOf } from './cell-group.ts';
 import { decodeCanonicalKey } from './decode-key.ts';
 import { type CurrentKey, HeapSingleCells } from './heap-cells.ts';
 import { HeapSums } from './heap-sums.ts';
 import { HeapTable } from './heap-table.ts';
+import { KeySlots } from './key-slots.ts';
 import type { PackedSums, Pane, Panes } from './ports.ts';
 import { admit } from './state-value.ts';
 
 /**
  * A map state of key and time that is used time by time: a table for each time, so that a pane whose time has
- * come is read and let go of as a whole, without a look at its keys one by one.
+ * come is read and let go of as a whole, without a look at its keys one by one. Keys of sums have one slot for
+ * all times: what is new in a pane is usually known from another.
  *
  *   N1. In snapshots it is a map state, with the time as the map's key: every backend restores it.
  *   N2. A key group that has lost a pane has changed, though no cell that is left tells.
@@ -18,6 +21,7 @@ export class HeapPanes implements Panes {
   private readonly byTime = new Map<number, HeapPane>();
   /** By key group: when it last lost a pane. N2 */
   private readonly droppedAt: Int32Array;
+  private readonly slots: KeySlots;
 
   constructor(
     readonly name: string,
@@ -27,6 +31,19 @@ export class HeapPanes implements Panes {
     private readonly current: CurrentKey,
   ) {
     this.droppedAt = new Int32Array(range.last - range.first + 1).fill(-1);
+    this.slots = new KeySlots(range, maxParallelism);
+  }
+
+  get size(): number {
+    let size = 0;
+    for (const { table } of this.byTime.values()) size += table.size;
+    return size;
+  }
+
+  get estimatedBytes(): number {
+    let bytes = this.slots.estimatedBytes;
+    for (const { table } of this.byTime.values()) bytes += table.estimatedBytes;
+    return bytes;
   }
 
   /** Takes over what was restored as a map state. */
@@ -59,6 +76,7 @@ export class HeapPanes implements Panes {
     pane.table.groups.forEach((group, index) => {
       if (group.size > 0) this.droppedAt[index] = this.epochs.current;
     });
+    pane.table.column?.retire();
   }
 
   tables(): readonly { readonly time: number; readonly table: HeapTable }[] {
@@ -72,8 +90,8 @@ export class HeapPanes implements Panes {
   private heapPane(time: number): HeapPane {
     let pane = this.byTime.get(time);
     if (pane === undefined) {
-      const { name, range, maxParallelism, epochs, current } = this;
-      pane = new HeapPane(new HeapTable(name, 'value', range, maxParallelism, epochs), current);
+      const { name, range, maxParallelism, epochs, current, slots } = this;
+      pane = new HeapPane(new HeapTable(name, 'value', range, maxParallelism, epochs, slots), current);
       this.byTime.set(time, pane);
     }
     return pane;
@@ -95,11 +113,6 @@ class HeapPane extends HeapSingleCells implements Pane {
   addTo(field: string | number, amount: number): boolean {
     const cell = this.find();
     if (cell === undefined) return false;
-    if (typeof cell.value === 'number') {
-      this.table.touch(cell);
-      cell.value += amount; // packed
-      return true;
-    }
     const record = this.value() as Record<string | number, unknown>;
     const current = record[field];
     if (typeof current !== 'number') return false;
@@ -121,9 +134,6 @@ class HeapPane extends HeapSingleCells implements Pane {
   }
 
   *entries(): Generator<readonly [unknown, unknown]> {
-    const { table } = this;
-    for (const group of table.groups) {
-      for (const [key, value] of group.rows()) yield [decodeCanonicalKey(key), value];
-    }
+    for (const [key, value] of this.table.rows()) yield [decodeCanonicalKey(key), value];
   }
 }

@@ -1,6 +1,7 @@
 import { assert } from '../kernel/assert.ts';
 import type { KeyGroupRange } from '../contracts/key-groups.ts';
-import { type CellsView, type CellsWalk, endEpoch, type Epochs, NO_CUT } from './cell-group.ts';
+import { endEpoch, type Epochs, NO_CUT } from './cell-epochs.ts';
+import type { CellsView, CellsWalk } from './cell-group.ts';
 import type { ListCells, MapCells, RowSink, SingleCells, StateKind } from './cells.ts';
 import { type CurrentKey, HeapListCells, HeapMapCells, HeapSingleCells } from './heap-cells.ts';
 import { HeapPanes } from './heap-panes.ts';
@@ -71,7 +72,7 @@ export class HeapStore implements KeyedStore {
   }
 
   *values(name: string): Generator<unknown> {
-    for (const group of this.tables.get(name)?.groups ?? []) yield* group.values();
+    for (const [, value] of this.tables.get(name)?.rows() ?? []) yield value;
   }
 
   open(name: string, kind: StateKind, keyGroup: number): RowSink & { end(): void } {
@@ -106,11 +107,15 @@ export class HeapStore implements KeyedStore {
   }
 
   get size(): number {
-    return this.panesSum(({ size }) => size) + this.tables.size;
+    let { size } = this.tables;
+    for (const panes of this.paned) size += panes.size;
+    return size;
   }
 
   get estimatedBytes(): number {
-    return this.panesSum(({ estimatedBytes }) => estimatedBytes) + this.tables.estimatedBytes;
+    let bytes = this.tables.estimatedBytes;
+    for (const panes of this.paned) bytes += panes.estimatedBytes;
+    return bytes;
   }
 
   dispose(): void {
@@ -119,12 +124,6 @@ export class HeapStore implements KeyedStore {
     this.paned = [];
     this.current.key = undefined;
     this.current.version++;
-  }
-
-  private panesSum(of: (table: HeapTable) => number): number {
-    let sum = 0;
-    for (const panes of this.paned) for (const { table } of panes.tables()) sum += of(table);
-    return sum;
   }
 
   private tableOf(name: string): HeapTable {
@@ -144,7 +143,7 @@ function fixGroup(table: HeapTable, index: number, cut: number, time?: number): 
 class HeapStateView implements StateView {
   readonly name: string;
   readonly kind: StateKind;
-  private readonly looked = { at: 0 };
+  private readonly looked = { at: 0, slotAt: 0 };
   private readonly walk: CellsWalk;
 
   constructor(

@@ -1,74 +1,78 @@
+import { assert } from '../kernel/assert.ts';
 import type { CurrentKey } from './heap-cells.ts';
 import type { HeapTable } from './heap-table.ts';
 import type { CanonicalKey } from './key-group-hash.ts';
 import type { PackedSums } from './ports.ts';
-
-/** Makes of a key and a sum the record that stands for both. */
-export type Unpack = (key: CanonicalKey, sum: number) => unknown;
+import type { SumColumn, Unpack } from './sum-column.ts';
 
 /** Records in a row that have another form, after which no more are looked at. */
 const MISSES_MAX = 64;
 
 /**
- * Running sums whose records say nothing but the key and the sum: `[word, 3]`, `{ word, count: 3 }`. Their cells
- * hold the sum alone, a number, which is changed in place; a record is made when somebody reads it. So a
- * record a key spares the collector, and a sum is found two steps nearer.
+ * Running sums whose records say nothing but the key and the sum: `[word, 3]`, `{ word, count: 3 }`. They are kept
+ * as numbers in a column, and a record is made when somebody reads it: that spares the collector a record a key,
+ * and the processor the way to it.
  *
- *   P1. In a table with `unpack` a cell that holds a number is packed; its record is `unpack(key, number)`.
- *   P2. All packed cells of a table have the one form that was seen first.
+ *   P1. A key that begins with NUL is never in the column: what a caller has as the key is then not its canonical form.
+ *   P2. All sums of a table stand for records of one form, the one that was seen first.
  */
 export class HeapSums implements PackedSums {
   usable = true;
   private misses = 0;
+  private column: SumColumn | undefined;
 
   constructor(
     private readonly table: HeapTable,
     private readonly current: CurrentKey,
     /** Of the sum in the record. */
     private readonly field: string | number,
-  ) {}
+  ) {
+    this.column = table.column;
+  }
 
   add(key: string | number, amount: number): number | undefined {
-    const { table } = this;
-    const cell = table.find(key);
-    if (cell === undefined) return undefined;
-    const { value } = cell;
-    if (typeof value !== 'number') return undefined;
-    const sum = value + amount;
-    if (cell.epoch <= table.epochs.needed) table.touch(cell);
-    else cell.epoch = table.epochs.current;
-    cell.value = sum;
-    return sum;
+    const { column } = this;
+    return column === undefined ? undefined : column.add(key, amount);
   }
 
   begin(key: string | number, record: unknown): boolean {
     const { table } = this;
-    // A text that begins with NUL has another canonical form.
-    if (typeof key === 'string' && key.charCodeAt(0) === 0) return false;
-    if (table.find(key) !== undefined) return false;
+    if (startsWithNul(key)) return false;
+    if (table.findCell(key) !== undefined || table.column?.has(key) === true) return false;
     const sum = this.sumIn(record, key);
     if (sum === undefined) return false;
-    table.insert(key, sum);
+    this.columnOf().put(key, sum);
+    this.current.version++;
     return true;
   }
 
   unpack(key: string | number, sum: number): unknown {
-    return (this.table.unpack as Unpack)(key, sum);
+    return this.columnOf().unpack(key, sum);
   }
 
   pack(): void {
     const { table, current } = this;
-    const cell = current.key === undefined ? undefined : table.find(current.key);
-    if (cell === undefined || typeof cell.value === 'number') return;
-    const sum = this.sumIn(cell.value, cell.key);
+    const { key } = current;
+    if ((typeof key !== 'string' && typeof key !== 'number') || startsWithNul(key)) return;
+    const cell = table.findCell(key);
+    if (cell === undefined) return;
+    const sum = this.sumIn(cell.value, key);
     if (sum === undefined) {
-      // Only as long as nothing is packed: P1 needs no more records of the form, but those that are stay.
+      // Only as long as nothing is packed: no more records of the form are needed, but those that are stay.
       if (++this.misses > MISSES_MAX) this.usable = false;
       return;
     }
     this.misses = 0;
-    // As the value: what is seen of it does not change, so neither does the cell's epoch, but a view may hold the record itself.
-    cell.value = sum;
+    // What is seen of the value does not change.
+    table.packCell(this.columnOf(), cell, sum);
+    this.current.version++;
+  }
+
+  /** Of a table whose form is known. */
+  private columnOf(): SumColumn {
+    this.column ??= this.table.column;
+    assert(this.column !== undefined, 'P2: a table of sums has a form');
+    return this.column;
   }
 
   /** The sum in a key's record, when that has the table's form, or one that can become it. */
@@ -102,6 +106,10 @@ export class HeapSums implements PackedSums {
 }
 
 const PAIR = 'pair';
+
+function startsWithNul(key: string | number): boolean {
+  return typeof key === 'string' && key.charCodeAt(0) === 0;
+}
 
 /** The two fields of a plain object of two, one of them `field`. */
 function fieldsOf(record: object, field: string | number): readonly [string, string] | undefined {

@@ -2,13 +2,15 @@ import { assert } from '../kernel/assert.ts';
 import { MillraceError } from '../kernel/errors.ts';
 import type { KeyGroupRange } from '../contracts/key-groups.ts';
 import { type CellLayout, layoutOf, type StateKind } from './cells.ts';
-import { Cell, CellGroup, DEAD, type Epochs, hiddenFrom, mapOf } from './cell-group.ts';
+import { DEAD, type Epochs, hiddenFrom } from './cell-epochs.ts';
+import { Cell, CellGroup, mapOf, type Removal } from './cell-group.ts';
 import { type CanonicalKey, keyGroupForCanonical } from './key-group-hash.ts';
-import type { Unpack } from './heap-sums.ts';
 import { KeyIndex } from './key-index.ts';
+import { KeySlots, type SlotKey } from './key-slots.ts';
 import { SizeEstimate } from './size-estimate.ts';
 import { type Aging, type Expiry, isExpired } from './stamped.ts';
 import { cloneValue, ownString } from './state-value.ts';
+import { SumColumn, type Unpack } from './sum-column.ts';
 
 /** What a key costs besides its text and value: its cell, its place in a Map and in its group. */
 const CELL_OVERHEAD_BYTES = 110;
@@ -29,14 +31,14 @@ export class HeapTable {
   readonly groups: readonly CellGroup[];
   /** How long values live; known once the state is asked for. Undefined: for ever. */
   aging: Aging | undefined;
-  /** Of running sums: what a number in a cell stands for. See `HeapSums`. */
-  unpack: Unpack | undefined;
+  /** Of running sums: those that are numbers. See `HeapSums`. */
+  column: SumColumn | undefined;
   /** Tells the form of packed records from others. */
   packedForm: string | undefined;
   /** Whether values with a stamp were restored, and without. */
   sawStamps = false;
   sawUnstamped = false;
-  private readonly index = new KeyIndex();
+  private readonly index = new KeyIndex<Cell>();
   /** Units are what grows: the items of lists, the entries of maps, else the cells themselves. */
   units = 0;
   private cells = 0;
@@ -49,35 +51,71 @@ export class HeapTable {
     private readonly range: KeyGroupRange,
     private readonly maxParallelism: number,
     readonly epochs: Epochs,
+    /** Those that other tables use as well. */
+    private readonly sharedSlots?: KeySlots,
   ) {
     this.layout = layoutOf(kind);
-    this.groups = Array.from({ length: range.last - range.first + 1 }, () => new CellGroup(this.layout, epochs));
+    this.groups = Array.from({ length: range.last - range.first + 1 }, (_, i) => new CellGroup(this.layout, epochs, i));
   }
 
   /** Keys. */
   get size(): number {
-    return this.cells;
+    return this.cells + (this.column?.size ?? 0);
   }
 
   /** Roughly: from the number of keys and a sample of the values. */
   get estimatedBytes(): number {
+    const { column, sizes } = this;
     const perCell = CELL_OVERHEAD_BYTES + (this.layout === 'list' ? ARRAY_BYTES : 0);
-    return this.cells * perCell + this.units * (UNIT_OVERHEAD_BYTES[this.layout] + this.sizes.meanBytes);
+    const cells = this.cells * perCell + this.units * (UNIT_OVERHEAD_BYTES[this.layout] + sizes.meanBytes);
+    if (column === undefined) return cells;
+    const keys = this.sharedSlots === undefined ? column.slots.estimatedBytes : 0;
+    return cells + keys + column.estimatedBytes;
   }
 
   expiry(): Expiry | undefined {
     return this.aging?.expiry();
   }
 
-  /** From now on numbers in cells stand for records. Once. */
-  packAs(form: string, unpack: Unpack): void {
+  /** From now on there are sums that are numbers. Once. */
+  packAs(form: string, unpack: Unpack): SumColumn {
+    const slots = this.sharedSlots ?? new KeySlots(this.range, this.maxParallelism);
+    const save = (group: number, key: SlotKey, stamp: number, sum: number) =>
+      (this.groups[group] as CellGroup).saveSum(key, stamp, sum);
     this.packedForm = form;
-    this.unpack = unpack;
-    for (const group of this.groups) group.unpack = unpack;
+    this.column = new SumColumn(slots, this.groups.length, this.epochs, save, unpack);
+    for (const group of this.groups) group.column = this.column;
+    return this.column;
   }
 
+  /** A sum becomes a cell, for whoever wants to do something else with it. */
   find(key: CanonicalKey): Cell | undefined {
-    return this.index.get(key);
+    const cell = this.index.get(key);
+    return cell !== undefined || this.column === undefined ? cell : this.unpackedCell(this.column, key);
+  }
+
+  /** The cell, if there is one, whatever is in the column. */
+  findCell(key: CanonicalKey): Cell | undefined {
+    return this.cells === 0 ? undefined : this.index.get(key);
+  }
+
+  /** S1: `sum` says all that the cell does. */
+  packCell(column: SumColumn, cell: Cell, sum: number): void {
+    const { key, epoch } = cell;
+    const { needed } = this.epochs;
+    this.remove(cell, 'packed');
+    column.put(key as SlotKey, sum, epoch <= needed ? hiddenFrom(epoch, needed) : epoch);
+  }
+
+  private unpackedCell(column: SumColumn, key: CanonicalKey): Cell | undefined {
+    if (typeof key !== 'string' && typeof key !== 'number') return undefined;
+    const taken = column.take(key);
+    if (taken === undefined) return undefined;
+    const group = keyGroupForCanonical(key, this.maxParallelism) - this.range.first;
+    const cell = this.insertInto(group, key, column.unpack(key, taken.sum));
+    cell.epoch = taken.stamp;
+    this.groups[group]?.moved();
+    return cell;
   }
 
   insert(key: CanonicalKey, value: unknown): Cell {
@@ -109,8 +147,7 @@ export class HeapTable {
     cell.epoch = this.epochs.current;
   }
 
-  /** `expired`: the cell's time is over, which a snapshot that still has it will find by itself. */
-  remove(cell: Cell, why: 'changed' | 'expired' = 'changed'): void {
+  remove(cell: Cell, why: Removal = 'changed'): void {
     this.removeFrom(this.groupOf(cell), cell, why);
   }
 
@@ -203,12 +240,20 @@ export class HeapTable {
     }
   }
 
-  /** User keys in no particular order. */
+  /** In no particular order. */
   *keys(): Generator<CanonicalKey> {
     for (const group of this.groups) yield* group.keys();
+    for (const [key] of this.column?.entries() ?? []) yield key;
   }
 
-  private removeFrom(group: CellGroup, cell: Cell, why: 'changed' | 'expired'): void {
+  /** Keys and values of a single-valued state, in no particular order. */
+  *rows(): Generator<readonly [CanonicalKey, unknown]> {
+    for (const group of this.groups) yield* group.rows();
+    const { column } = this;
+    if (column !== undefined) for (const [key, sum] of column.entries()) yield [key, column.unpack(key, sum)];
+  }
+
+  private removeFrom(group: CellGroup, cell: Cell, why: Removal): void {
     if (cell.epoch <= this.epochs.needed || this.layout === 'map') group.save(cell, cell.value);
     this.index.delete(cell.key);
     if (this.layout === 'single') this.units--;

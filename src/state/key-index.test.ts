@@ -3,7 +3,7 @@ import { Cell } from './cell-group.ts';
 import { KeyIndex } from './key-index.ts';
 
 test('keys are found, new, moved and deleted ones, while one Map becomes many', () => {
-  const index = new KeyIndex();
+  const index = new KeyIndex<Cell>();
   const held = new Map<string, Cell>();
   const add = (key: string) => {
     const cell = new Cell(key, 0, 0);

@@ -1,4 +1,3 @@
-import type { Cell } from './cell-group.ts';
 import { type CanonicalKey, hashCanonicalKey } from './key-group-hash.ts';
 
 /** Maps that the keys of a large state are spread over: none grows so large that its growing is felt as a pause. */
@@ -9,18 +8,18 @@ const FEW_MAX = 65_536;
 const MOVES = 4;
 
 /**
- * The cells of one state by key.
+ * The cells of one state by key, or what else there is one of for each key.
  *
- *   I1. A key that is held is in `few`, in its shard, or, once moved, in both; then both hold the same cell.
+ *   I1. A key that is held is in `few`, in its shard, or, once moved, in both; then both hold the same.
  *   I2. Nothing enters `few` once it has begun to move, so the walk through it meets every key once.
  */
-export class KeyIndex {
+export class KeyIndex<V> {
   /** Undefined once all of it lies in the shards. */
-  private few: Map<CanonicalKey, Cell> | undefined = new Map();
-  private shards: readonly Map<CanonicalKey, Cell>[] | undefined;
-  private moving: IterableIterator<[CanonicalKey, Cell]> | undefined;
+  private few: Map<CanonicalKey, V> | undefined = new Map();
+  private shards: readonly Map<CanonicalKey, V>[] | undefined;
+  private moving: IterableIterator<[CanonicalKey, V]> | undefined;
 
-  get(key: CanonicalKey): Cell | undefined {
+  get(key: CanonicalKey): V | undefined {
     const { few } = this;
     if (few !== undefined) {
       const cell = few.get(key);
@@ -30,7 +29,7 @@ export class KeyIndex {
   }
 
   /** `key` is new. */
-  add(key: CanonicalKey, cell: Cell): void {
+  add(key: CanonicalKey, cell: V): void {
     const { few } = this;
     if (few !== undefined) {
       if (this.moving === undefined && few.size < FEW_MAX) {
@@ -47,7 +46,7 @@ export class KeyIndex {
     if (this.shards !== undefined) this.shardFor(key).delete(key);
   }
 
-  private move(few: Map<CanonicalKey, Cell>): void {
+  private move(few: Map<CanonicalKey, V>): void {
     this.shards ??= Array.from({ length: SHARDS }, () => new Map());
     this.moving ??= few.entries();
     for (let i = 0; i < MOVES; i++) {
@@ -62,8 +61,8 @@ export class KeyIndex {
     }
   }
 
-  private shardFor(key: CanonicalKey): Map<CanonicalKey, Cell> {
-    return (this.shards as readonly Map<CanonicalKey, Cell>[])[shardOf(key)] as Map<CanonicalKey, Cell>;
+  private shardFor(key: CanonicalKey): Map<CanonicalKey, V> {
+    return (this.shards as readonly Map<CanonicalKey, V>[])[shardOf(key)] as Map<CanonicalKey, V>;
   }
 }
 

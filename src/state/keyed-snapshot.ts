@@ -164,7 +164,8 @@ export class KeyedSnapshot implements PendingSnapshot<KeyedStateHandle> {
         await this.pause(signal);
       }
     }
-    // Asked again: another snapshot may have decided meanwhile.
+    // Asked again: a cell that has changed may have gone before it was met, and another snapshot may have decided meanwhile.
+    if (this.views.removedSince(i, plan.baseCut)) return undefined;
     const section = plan.referable(i);
     if (section === undefined) return undefined;
     plan.referred(i);

@@ -55,7 +55,7 @@ export interface PackedSums {
   /** The new sum; undefined when the key's record is not packed, and nothing was done. */
   add(key: string | number, amount: number): number | undefined;
   /**
-   * A first record of the current key, which has no value yet: kept packed if it can be. False: nothing was done.
+   * The first record of a key: kept packed if it can be and the key has no value yet. False: nothing was done.
    * The record stays its owner's.
    */
   begin(key: string | number, record: unknown): boolean;

@@ -35,7 +35,7 @@ test('every kind of state, with and without time-to-live, does as a naive model 
     }),
     { numRuns: Number(process.env.MILLRACE_PROPERTY_RUNS ?? 150) },
   );
-}, 60_000);
+}, 600_000);
 
 test('incremental checkpoints restore the same, though objects go as soon as no retained checkpoint refers to them', async () => {
   let shared = 0;
@@ -51,7 +51,7 @@ test('incremental checkpoints restore the same, though objects go as soon as no 
       : { numRuns: Math.max(200, Number(process.env.MILLRACE_PROPERTY_RUNS)) },
   );
   expect(shared).toBeGreaterThan(10);
-}, 60_000);
+}, 600_000);
 
 test('state on disk does the same, and what one backend wrote restores into the other', async () => {
   await fc.assert(
@@ -62,4 +62,4 @@ test('state on disk does the same, and what one backend wrote restores into the 
   );
   // Nothing of all the restarts is left.
   expect(readdirSync(directory)).toEqual([]);
-}, 60_000);
+}, 600_000);

@@ -162,7 +162,7 @@ export class StateHistory {
     );
     const { backend, states } = this.backends[index] as (typeof this.backends)[number];
     backend.setCurrentKey(operation.key);
-    const seen = applyOperation(states, operation.operation);
+    const seen = applyOperation(states, operation);
     const expected = this.model.apply(operation, this.nowMs);
     if (operation.operation.op === 'read' && !isDeepStrictEqual(seen, expected)) expect(seen).toStrictEqual(expected);
   }

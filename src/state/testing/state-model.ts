@@ -11,14 +11,16 @@ const READ_TTL: TimeToLive = { ...MODEL_TTL, updateType: 'onReadAndWrite' };
 type MapKey = string | number | readonly [string, number];
 
 export type Operation =
-  | { readonly op: 'update'; readonly state: 'value' | 'ttlValue' | 'readTtlValue'; readonly value: unknown }
+  | { readonly op: 'update'; readonly state: 'value' | 'sums' | 'ttlValue' | 'readTtlValue'; readonly value: unknown }
   | { readonly op: 'clear'; readonly state: StateName }
   | { readonly op: 'read'; readonly state: StateName }
   | { readonly op: 'add'; readonly state: 'list' | 'ttlList'; readonly values: readonly unknown[] }
   | { readonly op: 'replace'; readonly state: 'list' | 'ttlList'; readonly values: readonly unknown[] }
   | { readonly op: 'put'; readonly state: 'map' | 'ttlMap'; readonly mapKey: MapKey; readonly value: unknown }
   | { readonly op: 'remove'; readonly state: 'map' | 'ttlMap'; readonly mapKey: MapKey }
-  | { readonly op: 'fold'; readonly state: 'reducing' | 'aggregating'; readonly value: number };
+  | { readonly op: 'fold'; readonly state: 'reducing' | 'aggregating'; readonly value: number }
+  /** As a chain does it: in place where the state can, else by the value, packed again afterwards. */
+  | { readonly op: 'sum'; readonly state: 'sums'; readonly amount: number };
 
 export interface KeyedOperation {
   readonly key: number;
@@ -27,6 +29,7 @@ export interface KeyedOperation {
 
 const STATES = [
   'value',
+  'sums',
   'ttlValue',
   'readTtlValue',
   'list',
@@ -48,6 +51,19 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
     op: fc.constant('update' as const),
     state: fc.constantFrom('value' as const, 'ttlValue' as const, 'readTtlValue' as const),
     value: structuredValue,
+  }),
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      op: fc.constant('sum' as const),
+      state: fc.constant('sums' as const),
+      amount: fc.oneof(fc.integer({ min: -5, max: 5 }), fc.constantFrom(-0, 0.1, 2 ** 53, Number.NaN, 1e308)),
+    }),
+  },
+  fc.record({
+    op: fc.constant('update' as const),
+    state: fc.constant('sums' as const),
+    value: fc.tuple(fc.nat(3), fc.integer(), fc.constant('more')),
   }),
   fc.record({ op: fc.constant('clear' as const), state: fc.constantFrom(...STATES) }),
   fc.record({ op: fc.constant('read' as const), state: fc.constantFrom(...STATES) }),
@@ -81,6 +97,8 @@ export const keyedOperation: fc.Arbitrary<KeyedOperation> = fc.record({ key: fc.
 export function openStates(backend: KeyedStateBackend) {
   return {
     value: backend.valueState<unknown>('value'),
+    sums: backend.valueState<unknown>('sums'),
+    packedSums: backend.packedSums('sums', 1),
     ttlValue: backend.valueState<unknown>({ name: 'ttlValue', ttl: MODEL_TTL }),
     readTtlValue: backend.valueState<unknown>({ name: 'readTtlValue', ttl: READ_TTL }),
     list: backend.listState<unknown>('list'),
@@ -108,6 +126,7 @@ export type OpenStates = ReturnType<typeof openStates>;
 export function readState(states: OpenStates, state: StateName): unknown {
   switch (state) {
     case 'value':
+    case 'sums':
     case 'ttlValue':
     case 'readTtlValue':
       return states[state].value();
@@ -132,8 +151,10 @@ export function readState(states: OpenStates, state: StateName): unknown {
   }
 }
 
-export function applyOperation(states: OpenStates, operation: Operation): unknown {
+export function applyOperation(states: OpenStates, { key, operation }: KeyedOperation): unknown {
   switch (operation.op) {
+    case 'sum':
+      return addTo(states, key, operation.amount);
     case 'update':
       return states[operation.state].update(structuredClone(operation.value));
     case 'clear':
@@ -154,6 +175,15 @@ export function applyOperation(states: OpenStates, operation: Operation): unknow
   }
 }
 
+function addTo({ sums, packedSums }: OpenStates, key: number, amount: number): void {
+  if (packedSums?.usable === true) {
+    if (packedSums.add(key, amount) !== undefined || packedSums.begin(key, [key, amount])) return;
+  }
+  const [first, sum, ...more] = (sums.value() as [number, number, ...unknown[]] | undefined) ?? [key];
+  sums.update([first, sum === undefined ? amount : sum + amount, ...more]);
+  if (packedSums?.usable === true) packedSums.pack();
+}
+
 interface Timed {
   readonly value: unknown;
   stampMs: number;
@@ -161,6 +191,7 @@ interface Timed {
 
 interface KeyModel {
   value?: Timed;
+  sums?: Timed;
   ttlValue?: Timed;
   readTtlValue?: Timed;
   list: Timed[];
@@ -189,6 +220,11 @@ export class StateModel {
     }
     const timed = (value: unknown): Timed => ({ value: structuredClone(value), stampMs: nowMs });
     switch (operation.op) {
+      case 'sum': {
+        const [first, sum, ...more] = (model.sums?.value as [number, number, ...unknown[]] | undefined) ?? [key];
+        model.sums = timed([first, sum === undefined ? operation.amount : sum + operation.amount, ...more]);
+        return undefined;
+      }
       case 'update':
         if (operation.value === undefined) delete model[operation.state];
         else model[operation.state] = timed(operation.value);
@@ -247,6 +283,8 @@ function read(model: KeyModel, state: StateName, nowMs: number): unknown {
   switch (state) {
     case 'value':
       return model.value?.value;
+    case 'sums':
+      return model.sums?.value;
     case 'ttlValue':
       return model.ttlValue !== undefined && alive(model.ttlValue) ? model.ttlValue.value : undefined;
     case 'readTtlValue': {
