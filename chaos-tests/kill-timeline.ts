@@ -1,3 +1,4 @@
+import { DETECTED } from '../src/main/demo/timeline.ts';
 import type { LocalCluster } from '../test-support/local-cluster.ts';
 import { isDeployment } from './checkers/check-logs.ts';
 import { clusterLines } from './checkers/cluster-logs.ts';
@@ -24,8 +25,8 @@ export function killTimelines(
     const nextMs = kills[i + 1]?.atMs ?? Number.POSITIVE_INFINITY;
     const since = <T extends { readonly time: number }>(lines: readonly T[]) =>
       lines.filter(({ time }) => time >= kill.atMs && time < nextMs);
-    const first = (...messages: readonly string[]) => {
-      const line = since(masters).find(({ msg }) => messages.includes(msg));
+    const first = (messages: ReadonlySet<unknown>) => {
+      const line = since(masters).find(({ msg }) => messages.has(msg));
       return line === undefined ? undefined : line.time - kill.atMs;
     };
     const deployed = since(masters).findLast((line) => isDeployment(line) && line.jobId === jobId);
@@ -42,8 +43,8 @@ export function killTimelines(
     };
     return {
       ...kill,
-      detectedMs: first('leader lost', 'worker lost'),
-      electedMs: first('leadership granted'),
+      detectedMs: first(DETECTED),
+      electedMs: first(new Set(['leadership granted'])),
       runningMs: runningAt(all, deployed === undefined && adopted?.complete === true ? adopted : undefined),
     };
   });

@@ -18,7 +18,11 @@ const sources = (masters: ClusterLine[], workers: ClusterLine[]) => ({
 });
 
 test('a restart counts until the last of its tasks runs', () => {
-  const masters = [line(1_100, 'leader lost'), line(1_120, 'leadership granted'), line(1_200, 'job deployed')];
+  const masters = [
+    line(1_100, 'the leader is gone, stealing its key'),
+    line(1_120, 'leadership granted'),
+    line(1_200, 'job deployed'),
+  ];
   const workers = [runs(500, 0), runs(500, 1), runs(1_300, 0), runs(1_310, 1)];
   expect(faultTimelines([{ what: 'x', atMs: 1_000 }], sources(masters, workers))).toMatchObject([
     { detectedMs: 100, electedMs: 120, runningMs: 310, adopted: false, gapMs: 7 },

@@ -1,3 +1,4 @@
+import { DETECTED } from '../../src/main/demo/timeline.ts';
 import { isDeployment } from '../checkers/check-logs.ts';
 import type { ClusterLine } from '../checkers/cluster-logs.ts';
 import type { Fault } from './stage.ts';
@@ -24,8 +25,6 @@ export interface TimelineSources {
   readonly gapMs: (fromMs: number, toMs: number) => number | undefined;
 }
 
-const LOST = ['leader lost', 'worker lost', 'leader suspected', 'leader taken over'];
-
 /** Reads from all logs, when all is over, how long each fault was felt. */
 export function faultTimelines(faults: readonly Fault[], sources: TimelineSources): FaultTimeline[] {
   const { masters, workers, jobId, tasks, endMs } = sources;
@@ -47,7 +46,7 @@ export function faultTimelines(faults: readonly Fault[], sources: TimelineSource
     });
     return {
       ...fault,
-      detectedMs: after(told.find(({ msg }) => LOST.includes(msg))),
+      detectedMs: after(told.find(({ msg }) => DETECTED.has(msg))),
       electedMs: after(told.find(({ msg }) => msg === 'leadership granted')),
       runningMs: after(restarted ? all : adopted),
       adopted: adopted !== undefined && !restarted,

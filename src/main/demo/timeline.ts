@@ -14,8 +14,13 @@ export interface Timeline {
   readonly how: 'adopted' | 'redeployed' | undefined;
 }
 
-/** By its lease, by its process, or by two refused connections. */
-const DETECTED: ReadonlySet<unknown> = new Set(['leader lost', 'the leader is gone, stealing its key', 'worker lost']);
+/** What is logged when a process is found to be gone: by its lease, by its process, or by two refused connections. */
+
+export const DETECTED: ReadonlySet<unknown> = new Set([
+  'leader lost',
+  'the leader is gone, stealing its key',
+  'worker lost',
+]);
 const ADOPTED = 'job adopted';
 const DEPLOYED: ReadonlySet<unknown> = new Set(['job deployed', 'regions deployed']);
 
