@@ -93,7 +93,8 @@ function hindrance(scenario: Scenario, world: World): string | undefined {
   for (const need of scenario.needs ?? []) {
     if (need === 'hosts' && world.lab === undefined) return `needs network namespaces: ${world.whyLoopback}`;
     if (need === 'root' && process.getuid?.() !== 0) return 'needs root';
-    if (need === 'faketime' && fakeTimeLibrary() === undefined) return "needs Debian's libfaketime";
+    if (need === 'faketime' && fakeTimeLibrary() === undefined)
+      return "needs Debian's libfaketime (as root: node scripts/setup.mjs clocks)";
   }
   return undefined;
 }

@@ -6,7 +6,7 @@
  *   node    the Node version that package.json asks for
  *   deps    `npm ci`, unless node_modules already holds what package-lock.json says
  *   build   sources to dist/, the dashboard to dist/web, unless dist/ was built from the same content
- *   infra   Debian packages with real servers for tests; or by name: etcd s3 browser compose tls net
+ *   infra   Debian packages with real servers for tests; or by name: etcd s3 browser compose tls net clocks
  *
  * Called by npm's pre-hooks. Has no dependencies: it must run before any is installed. Several may
  * run at once in one folder: one works, the others wait for it.
@@ -23,6 +23,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
@@ -46,7 +47,7 @@ const STEPS = {
   },
 };
 
-/** Command that must be on the PATH -> Debian package that brings it, by need. */
+/** Command that must be on the PATH, or file that must be there (`*`: any folder) -> Debian package that brings it, by need. */
 const INFRA = {
   etcd: { etcd: 'etcd-server', etcdctl: 'etcd-client' },
   s3: {
@@ -61,7 +62,11 @@ const INFRA = {
   compose: { 'docker-compose': 'docker-compose' },
   tls: { openssl: 'openssl' },
   net: { ip: 'iproute2', iptables: 'iptables', ps: 'procps' },
+  clocks: { '/usr/lib/*/faketime/libfaketime.so.1': 'libfaketime' },
 };
+/** What needs these says so and is skipped: nobody who may not install them is kept from all the rest. */
+const OPTIONAL = ['libfaketime'];
+const TRY_AGAIN_MS = 24 * 3_600_000;
 
 // --- node ---------------------------------------------------------------------------------------
 
@@ -105,6 +110,10 @@ function dependenciesInstalled() {
   if (!existsSync(record)) return false;
   const wanted = readJson('package-lock.json').packages;
   const installed = readJson('node_modules/.package-lock.json').packages;
+  // The record says what npm did, not what became of it: a folder may have been removed or half copied since.
+  const { dependencies = {}, devDependencies = {} } = readJson('package.json');
+  for (const name of Object.keys({ ...dependencies, ...devDependencies }))
+    if (!existsSync(inRoot('node_modules', name, 'package.json'))) return false;
   return Object.entries(wanted).every(([path, one]) => {
     if (path === '' || one.link) return true;
     const has = installed[path];
@@ -208,14 +217,43 @@ function tool(name, args) {
 export async function ensureInfra(needs = Object.keys(INFRA)) {
   if (missingPackages(needs).length === 0) return;
   await withLock('infra', () => {
-    const packages = missingPackages(needs); // Another process may have installed them meanwhile.
-    if (packages.length > 0) installPackages(packages);
+    const missing = missingPackages(needs); // Another process may have installed them meanwhile.
+    const required = missing.filter((name) => !OPTIONAL.includes(name));
+    if (required.length > 0) installPackages(required);
+    for (const name of missing) if (OPTIONAL.includes(name)) tryToInstall(name);
   });
 }
 
 function missingPackages(needs) {
-  const missing = needs.flatMap((need) => Object.entries(INFRA[need]).filter(([command]) => !onPath(command)));
-  return [...new Set(missing.map(([, debianPackage]) => debianPackage))];
+  const missing = needs.flatMap((need) => Object.entries(INFRA[need]).filter(([what]) => !isThere(what)));
+  const packages = [...new Set(missing.map(([, debianPackage]) => debianPackage))];
+  return packages.filter((name) => !OPTIONAL.includes(name) || mayTry(name));
+}
+
+/** Not each time: without a network a vain try takes longer than all the rest. */
+function mayTry(name) {
+  if (!onPath('apt-get') || process.getuid?.() !== 0) return false;
+  const failed = statSync(triedFile(name), { throwIfNoEntry: false });
+  return failed === undefined || Date.now() - failed.mtimeMs > TRY_AGAIN_MS;
+}
+
+function tryToInstall(name) {
+  try {
+    installPackages([name]);
+    rmSync(triedFile(name), { force: true });
+  } catch (error) {
+    writeFileSync(triedFile(name), '');
+    say(`${name} is not there, and what needs it will be skipped: ${error.message}`);
+  }
+}
+
+const triedFile = (name) => inRoot('.millrace', `${name}.not-installed`);
+
+function isThere(what) {
+  if (!what.startsWith('/')) return onPath(what);
+  const [before, after] = what.split('/*/');
+  if (after === undefined) return existsSync(what);
+  return existsSync(before) && readdirSync(before).some((folder) => existsSync(join(before, folder, after)));
 }
 
 function onPath(command) {

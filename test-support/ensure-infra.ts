@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-export type InfraNeed = 'etcd' | 's3' | 'browser' | 'compose' | 'net';
+export type InfraNeed = 'etcd' | 's3' | 'browser' | 'compose' | 'net' | 'clocks';
 
 /**
  * Sees to it that the Debian packages for these needs are installed, or rejects with one sentence
