@@ -23,6 +23,8 @@ export interface Seat {
   readonly place: Place;
   readonly env?: Readonly<Record<string, string>>;
   readonly config?: readonly string[];
+  /** Root folder of another build of the package; see `makeBuild`. Default: this one. */
+  readonly build?: string;
 }
 
 /** One line of a process's log, as pino writes it. */
@@ -205,7 +207,7 @@ function startRole(
     ...stores,
     ...(seat.config ?? []),
   ];
-  const cli = join(packageRoot(), 'dist/src/main/cli.js');
+  const cli = join(seat.build ?? packageRoot(), 'dist/src/main/cli.js');
   const env = { ...options.env, ...seat.env };
   return ManagedProcess.start({
     name,

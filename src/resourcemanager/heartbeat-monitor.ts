@@ -42,6 +42,7 @@ export class HeartbeatMonitor {
   private lastTickMs: number;
   private refusals = 0;
   private asking = false;
+  private refused = false;
   private closed = false;
   private readonly ticking: Timer;
   private soon: Timer | undefined;
@@ -111,7 +112,11 @@ export class HeartbeatMonitor {
   }
 
   private onFailure(error: Error): void {
-    this.deps.log.debug({ err: error }, 'heartbeat failed');
+    // For people: it lives, and only an upgrade makes it this leader's.
+    if (isMillraceError(error, 'UNSUPPORTED_VERSION') && !this.refused) {
+      this.refused = true;
+      this.deps.log.warn({ err: error, hint: error.hint }, 'a worker of another version refuses this leader');
+    } else this.deps.log.debug({ err: error }, 'heartbeat failed');
     if (isMillraceError(error, 'FENCED')) {
       this.deps.fenced(error);
       return;

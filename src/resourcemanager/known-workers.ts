@@ -80,7 +80,7 @@ export class KnownWorkers {
     const monitor = new HeartbeatMonitor(
       {
         clock,
-        log,
+        log: log.child({ taskManagerId }),
         suspended,
         ask: () => connection.heartbeat({}),
         mark: () => 0,
