@@ -16,6 +16,9 @@ const MOMENTS: readonly string[] = [
   'txn put checkpoints',
   'txn put results',
   'txn put cancels',
+  'txn put operations',
+  'txn put retained',
+  'object put savepoint',
   'txn delete checkpoints',
   'txn delete counters',
   'call allocateSlot',
@@ -90,6 +93,7 @@ function drawFault(world: SimWorld, cluster: SimCluster, random: Random): Fault 
         etcd.loseLeader();
         world.etcdAway = coin < 0.4 ? 'hangs' : coin < 0.7 ? 'refuses' : 'loses-answers';
         time.after(coin < 0.8 ? shortMs * 3 : longMs, () => {
+          if (world.healed) return; // It has had one since then: another would prolong every lease again.
           world.etcdAway = 'no';
           etcd.electLeader();
           trace.notable(ETCD_HOST, 'HAS A LEADER');

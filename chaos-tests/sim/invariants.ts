@@ -3,6 +3,7 @@ import { completedCheckpoints } from './checkers/completed-checkpoints.ts';
 import { exactlyOnce } from './checkers/exactly-once.ts';
 import { jobsKept } from './checkers/jobs-kept.ts';
 import { mirrorsConverge } from './checkers/mirrors-converge.ts';
+import { operationsKept } from './checkers/operations-kept.ts';
 import { referencesKept } from './checkers/references-kept.ts';
 import { slotsKeptApart } from './checkers/slots-kept-apart.ts';
 import { storeWrites } from './checkers/store-writes.ts';
@@ -18,15 +19,16 @@ import { workerObedience } from './checkers/worker-obedience.ts';
  *    2  no stale token is obeyed                   store-writes, worker-obedience
  *    3  no lost job, made once                     jobs-kept
  *    4  terminal is terminal                       terminal-is-terminal
- *    5  completed checkpoints are whole            completed-checkpoints
+ *    5  completed checkpoints are whole            completed-checkpoints, operations-kept (savepoints)
  *    6  ids rise, recovery uses the newest         completed-checkpoints
  *    7  references are kept, orphans are swept     references-kept (after one sweep, see `simulate`)
  *    8  exactly once                               exactly-once
  *    9  adoption rolls nothing back                by its consequences: adopted attempts go on in their engines, and 8 and 6
  *                                                  judge what they commit; that what could be adopted was is not judged here
  *   10  slots                                      slots-kept-apart
- *   11  unknown is no failure                      jobs-kept, unknown-is-no-failure; else by its consequences (3, 7, 8)
- *   12  acknowledged wishes survive                wishes-survive (cancellations)
+ *   11  unknown is no failure                      jobs-kept, operations-kept, unknown-is-no-failure; else by its
+ *                                                  consequences (3, 7, 8)
+ *   12  acknowledged wishes survive                wishes-survive (cancellations), operations-kept (savepoints, stops)
  *   13  mirrors converge, never go back            mirrors-converge; that histories are linearizable is true of the
  *                                                  model by construction: what is judged is the model, against etcd
  *   14  liveness                                   `simulate`: RUNNING or ended within a bound after the last fault
@@ -46,4 +48,5 @@ export const CHECKERS: readonly Checker[] = [
   unknownIsNoFailure,
   wishesSurvive,
   mirrorsConverge,
+  operationsKept,
 ];

@@ -2,7 +2,10 @@ import type { Entry, Transaction } from '../../ha/coordination/coordination.ts';
 import type { ChangeSet } from '../../ha/coordination/revision-engine.ts';
 import type { CheckpointAck, SlotDeployment } from '../../src/contracts/task.ts';
 import type { AttemptId, DeploymentId, FencingToken, JobId } from '../../src/kernel/ids.ts';
+import type { OperationView } from '../../src/contracts/dispatcher-gateway.ts';
+import type { TriggerId } from '../../src/contracts/operations.ts';
 import type { SimTransaction } from './engine/committed-output.ts';
+import type { SimSplit } from './engine/records.ts';
 
 /** What the checkers are shown, when it happens. All are optional: a checker looks at what it judges. */
 export interface Sightings {
@@ -29,14 +32,21 @@ export interface Sightings {
   engineClosed(worker: string, slotIndex: number, jobId: JobId): void;
   workerDied(worker: string): void;
   taskStarted(worker: string, deployment: SlotDeployment, attemptId: AttemptId): void;
-  /** A task has answered for a checkpoint. `final`: which it took at or after the end of its input. */
-  checkpointAcked(ack: CheckpointAck, final: boolean): void;
+  /**
+   * A task has answered for a checkpoint. `final`: which it took at or after the end of its input, or with which
+   * the job stops. `read`: how far it had read its splits by then, if it reads.
+   */
+  checkpointAcked(ack: CheckpointAck, final: boolean, read: readonly SimSplit[]): void;
   /** A task is told that a checkpoint was given up. */
   checkpointAborted(deployment: DeploymentId, jobId: JobId, checkpointId: number): void;
   outputCommitted(jobId: JobId, transaction: SimTransaction, by: DeploymentId, checkpointId: number | undefined): void;
   submissionAsked(jobId: JobId): void;
   submissionAnswered(jobId: JobId, answered: { readonly jobId: JobId } | { readonly code: string }): void;
   cancelAnswered(jobId: JobId): void;
+  operationAsked(jobId: JobId, triggerId: TriggerId): void;
+  operationAnswered(jobId: JobId, triggerId: TriggerId, answered: 'begun' | { readonly code: string }): void;
+  /** What a client was told of an operation, each time that it was told something. */
+  operationSeen(jobId: JobId, triggerId: TriggerId, view: OperationView): void;
   leaderSeen(process: string, token: FencingToken | undefined): void;
 }
 

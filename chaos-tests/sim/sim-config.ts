@@ -1,6 +1,8 @@
 import type { JobGraph } from '../../src/contracts/job-graph.ts';
 import { JOB_GRAPH_FORMAT } from '../../src/contracts/job-graph.ts';
-import { asJobId, asOperatorId, asVertexId } from '../../src/kernel/ids.ts';
+import type { StopMode } from '../../src/contracts/checkpoint.ts';
+import type { TriggerId } from '../../src/contracts/operations.ts';
+import { asJobId, asOperatorId, asVertexId, type JobId } from '../../src/kernel/ids.ts';
 import { type Random, SeededRandom } from '../../src/kernel/random.ts';
 import { WALL_ORIGIN_MS } from './sim-process.ts';
 import type { SimSplit } from './engine/records.ts';
@@ -50,6 +52,21 @@ export interface SimJob {
   readonly againAtMs: number | undefined;
   /** After its submission was answered. */
   readonly cancelAtMs: number | undefined;
+  /** Savepoints and stops, after its submission was answered. */
+  readonly operations: readonly SimOperation[];
+  /** It goes on from the savepoint with which this one has stopped; it is not submitted when that did not succeed. */
+  readonly after: JobId | undefined;
+}
+
+/** Something that a client asks for under a trigger id of its own choice, and asks about until it has its result. */
+export interface SimOperation {
+  readonly triggerId: TriggerId;
+  readonly atMs: number;
+  readonly wish:
+    | { readonly kind: 'SAVEPOINT'; readonly stop?: StopMode; readonly cancelJob?: true }
+    | { readonly kind: 'CHECKPOINT'; readonly full: boolean };
+  /** Asked for once more, at the same time of another master. */
+  readonly twice: boolean;
 }
 
 export function makeConfig(seed: number): SimConfig {
@@ -60,7 +77,9 @@ export function makeConfig(seed: number): SimConfig {
   const noisy = chance(0.5);
   const workers = pick(2, 2, 3);
   const slots = pick(1, 2, 2, 3);
-  const healAtMs = pick(2_500, 4_000, 6_000);
+  const faults = random.int(10);
+  // Room for what is to go wrong, and no more: time in which nothing does shows what other schedules show, too.
+  const healAtMs = 1_500 + faults * between(150, 450);
   return {
     seed,
     masters: pick(2, 2, 3),
@@ -93,12 +112,13 @@ export function makeConfig(seed: number): SimConfig {
     strict: chance(0.02),
     recordMs: pick(20, 50, 120),
     healAtMs,
-    faults: random.int(10),
-    jobs: Array.from({ length: pick(1, 1, 2, 3) }, (_, n) => makeJob(random, n, workers, slots, healAtMs)),
+    faults,
+    jobs: Array.from({ length: pick(1, 1, 2, 3) }, (_, n) => makeJob(random, n, workers, slots, healAtMs)).flat(),
   };
 }
 
-function makeJob(random: Random, n: number, workers: number, slots: number, healAtMs: number): SimJob {
+/** A job, and what goes on from it. */
+function makeJob(random: Random, n: number, workers: number, slots: number, healAtMs: number): SimJob[] {
   const chance = (p: number) => random.next() < p;
   const pick = <T>(...items: readonly T[]): T => items[random.int(items.length)] as T;
   const jobId = asJobId(random.hex(16));
@@ -108,14 +128,57 @@ function makeJob(random: Random, n: number, workers: number, slots: number, heal
   // One that is to be cancelled does not end by itself first.
   const perSplit = (10 + random.int(80)) * (cancelAtMs === undefined ? 1 : 1_000);
   const shape = pick('two', 'two', 'three', 'one', 'join');
-  return {
-    graph: graphOf(random, jobId, n, { parallelism, splits, perSplit, shape }),
+  const operations = chance(0.35)
+    ? Array.from({ length: pick(1, 1, 2, 3) }, () => makeOperation(random, healAtMs))
+    : [];
+  const graph = graphOf(random, jobId, n, { parallelism, splits, perSplit, shape });
+  const job: SimJob = {
+    graph,
     records: splits * perSplit * (shape === 'join' ? 2 : 1),
     submitAtMs: random.next() * 800 + (chance(0.2) ? random.next() * healAtMs * 0.7 : 0),
     idempotencyKey: chance(0.3) ? `key-${n}` : undefined,
     twice: chance(0.2),
     againAtMs: chance(0.3) ? random.next() * healAtMs * 1.3 : undefined,
     cancelAtMs,
+    operations,
+    after: undefined,
+  };
+  const stops = operations.some(({ wish }) => wish.kind === 'SAVEPOINT' && wish.stop === 'SUSPEND');
+  if (!stops || cancelAtMs !== undefined || chance(0.3)) return [job];
+  const claimMode = pick('CLAIM', 'NO_CLAIM');
+  return [
+    job,
+    {
+      ...job,
+      // Which object is known when the job has stopped.
+      graph: {
+        ...graph,
+        jobId: asJobId(random.hex(16)),
+        restoreFrom: { metadataKey: UNKNOWN_YET, allowNonRestoredState: false, claimMode },
+      },
+      ...{ idempotencyKey: undefined, twice: chance(0.2), againAtMs: undefined, cancelAtMs: undefined, operations: [] },
+      after: jobId,
+    },
+  ];
+}
+
+const UNKNOWN_YET = 'unknown-yet';
+
+function makeOperation(random: Random, healAtMs: number): SimOperation {
+  const coin = random.next();
+  const wish: SimOperation['wish'] =
+    coin < 0.4
+      ? { kind: 'SAVEPOINT' }
+      : coin < 0.65
+        ? { kind: 'SAVEPOINT', stop: 'SUSPEND' }
+        : coin < 0.75
+          ? { kind: 'SAVEPOINT', stop: 'DRAIN' }
+          : coin < 0.85
+            ? { kind: 'SAVEPOINT', cancelJob: true }
+            : { kind: 'CHECKPOINT', full: random.next() < 0.5 };
+  return {
+    ...{ triggerId: random.hex(16) as TriggerId, atMs: random.next() * healAtMs * 0.6 },
+    ...{ wish, twice: random.next() < 0.3 },
   };
 }
 

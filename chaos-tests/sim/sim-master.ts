@@ -90,7 +90,7 @@ export class SimMaster {
       },
       role,
     );
-    const registration = ReplicaRegistration.start(watching, { address, ttlMs: 1_500 });
+    const registration = ReplicaRegistration.start(watching, { address, ttlMs: 2_500 });
     const master: SimMaster = new SimMaster(process, dispatcher, role, sweeper, election, [
       () => registration.close(),
       () => election.close(),

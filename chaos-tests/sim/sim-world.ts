@@ -42,7 +42,7 @@ export class SimWorld {
   objectsAway: 'no' | 'refuses' | 'loses-answers' = 'no';
   /** The object store's clock against the world's, so that everything in it may be made old. */
   objectClockOffsetMs = 0;
-  private readonly watchers: Partial<Sightings>[] = [];
+  private readonly watchers = new Map<SightingName, unknown[]>();
   private incarnations = 0;
 
   constructor(
@@ -98,14 +98,16 @@ export class SimWorld {
   }
 
   watch(watcher: Partial<Sightings>): void {
-    this.watchers.push(watcher);
+    for (const [name, look] of Object.entries(watcher)) {
+      const looks = this.watchers.get(name as SightingName) ?? [];
+      looks.push(look);
+      this.watchers.set(name as SightingName, looks);
+    }
   }
 
   tell<N extends SightingName>(name: N, ...sighting: Parameters<Sightings[N]>): void {
-    for (const watcher of this.watchers) {
-      const look = watcher[name] as ((...sighting: Parameters<Sightings[N]>) => void) | undefined;
-      look?.apply(watcher, sighting);
-    }
+    for (const look of this.watchers.get(name) ?? [])
+      (look as (...sighting: Parameters<Sightings[N]>) => void)(...sighting);
   }
 
   violated(invariant: number, message: string): void {
@@ -201,6 +203,7 @@ export class SimWorld {
 
 function objectKind(key: string, last: string): string {
   if (last.startsWith('metadata')) return 'metadata';
+  if (key.startsWith(`${CLUSTER_ID}/savepoints/`)) return 'savepoint';
   if (last.startsWith('graph')) return 'graph';
   if (last.startsWith('details')) return 'details';
   return key.includes('/state/') ? 'state' : 'other';

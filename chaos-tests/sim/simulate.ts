@@ -91,7 +91,8 @@ function watchJobs(world: SimWorld, cluster: SimCluster) {
 
   function describe(): string {
     const leader = cluster.leader?.process.name ?? 'nobody';
-    return `${leader} leads; ${config.jobs.map(({ graph }) => `${graph.jobId} ${status.get(graph.jobId)}`).join(', ')}`;
+    const open = [...cluster.client.operations.open].map((triggerId) => `, no result of ${triggerId}`).join('');
+    return `${leader} leads${open}; ${config.jobs.map(({ graph }) => `${graph.jobId} ${status.get(graph.jobId)}`).join(', ')}`;
   }
   async function look(): Promise<void> {
     for (;;) {
@@ -99,12 +100,13 @@ function watchJobs(world: SimWorld, cluster: SimCluster) {
         const { jobId } = graph;
         const result = etcd.get(keys.result(jobId))?.value;
         if (result !== undefined) status.set(jobId, result.includes('"dirty":true') ? 'ENDED dirty' : 'ENDED');
+        else if (cluster.client.dropped.has(jobId)) status.set(jobId, 'ENDED');
         else if (!cluster.client.acknowledged.has(jobId)) status.set(jobId, 'not acknowledged');
         else status.set(jobId, await describeJob(jobId));
       }
       const all = config.jobs.map(({ graph }) => status.get(graph.jobId));
       state.allRun ||= all.every((one) => one === 'RUNNING' || one?.startsWith('ENDED'));
-      state.allEnded = all.every((one) => one === 'ENDED');
+      state.allEnded = all.every((one) => one === 'ENDED') && cluster.client.operations.open.size === 0;
       await sleep(process.clock, LOOK_MS);
     }
   }

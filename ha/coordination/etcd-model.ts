@@ -71,7 +71,7 @@ export class EtcdModel {
   private readonly watchers = new Set<() => void>();
   private readonly minTtlMs: number;
   private readonly expiryLagMs: number;
-  private expiry: Timer | undefined;
+  private expiry: { readonly timer: Timer; readonly atMs: number } | undefined;
   private leaderless = false;
   private clients = 0;
 
@@ -185,22 +185,26 @@ export class EtcdModel {
     for (const onChange of [...this.watchers]) onChange();
   }
 
-  /** A timer is needed only while somebody watches: everybody else expires leases before looking. */
+  /**
+   * A timer is needed only while somebody watches: everybody else expires leases before looking. One that
+   * is set for earlier stays: leases are renewed all the time, and it looks again when it fires.
+   */
   private armExpiry(): void {
-    this.disarmExpiry();
     if (this.watchers.size === 0 || this.leaderless) return;
-    const deadlines = this.tables.leases().map((record) => record.deadlineMs);
-    if (deadlines.length === 0) return;
-    const waitMs = Math.min(...deadlines) + this.expiryLagMs - this.clock.nowMs();
-    this.expiry = this.clock.schedule(Math.max(0, waitMs), () => {
+    let dueMs = Number.POSITIVE_INFINITY;
+    for (const { deadlineMs } of this.tables.leases()) dueMs = Math.min(dueMs, deadlineMs + this.expiryLagMs);
+    if (dueMs === Number.POSITIVE_INFINITY || (this.expiry !== undefined && this.expiry.atMs <= dueMs)) return;
+    this.disarmExpiry();
+    const timer = this.clock.schedule(Math.max(0, dueMs - this.clock.nowMs()), () => {
       this.expiry = undefined;
       this.expire();
       this.armExpiry();
     });
+    this.expiry = { timer, atMs: dueMs };
   }
 
   private disarmExpiry(): void {
-    this.expiry?.cancel();
+    this.expiry?.timer.cancel();
     this.expiry = undefined;
   }
 }

@@ -2,6 +2,7 @@ import type { Timer } from '../../src/kernel/clock.ts';
 import type { Revision, Watch, WatchEvent } from './coordination.ts';
 import type { EtcdModel, ModelFault } from './etcd-model.ts';
 import { deliverChanges } from './deliver-changes.ts';
+import type { ChangeSet } from './revision-engine.ts';
 
 export interface ModelWatchOptions {
   readonly model: EtcdModel;
@@ -49,7 +50,7 @@ export class ModelWatch implements Watch {
       this.reconnectLater();
       return;
     }
-    const unsubscribe = this.options.model.subscribe(() => this.deliverSoon());
+    const unsubscribe = this.options.model.subscribe(() => this.changed());
     this.phase = { kind: 'connected', unsubscribe, delivery: undefined };
     this.deliverSoon();
   }
@@ -57,6 +58,17 @@ export class ModelWatch implements Watch {
   private reconnectLater(): void {
     const timer = this.options.model.clock.schedule(this.options.reconnectMs, () => this.connect());
     this.phase = { kind: 'connecting', timer };
+  }
+
+  /** As with etcd, changes to other keys are no news: they cost no message. */
+  private changed(): void {
+    if (this.phase.kind !== 'connected' || this.phase.delivery !== undefined) return;
+    const { model, prefix } = this.options;
+    const sets = model.changesAfter(this.last);
+    const concerns = ({ changes }: ChangeSet) =>
+      changes.some((change) => (change.kind === 'put' ? change.entry.key : change.key).startsWith(prefix));
+    if (sets === undefined || sets.some(concerns)) this.deliverSoon();
+    else this.last = sets.at(-1)?.revision ?? this.last;
   }
 
   private deliverSoon(): void {

@@ -1,11 +1,17 @@
-import { decodeMetadata } from '../../../ha/stores/checkpoint-pointers.ts';
 import type { CheckpointMetadata } from '../../../src/contracts/checkpoint.ts';
 import type { OperatorSnapshot, StateHandle } from '../../../src/contracts/state-handles.ts';
 import type { CheckpointAck } from '../../../src/contracts/task.ts';
-import { digestOf } from '../../../src/kernel/digest.ts';
 import { asError } from '../../../src/kernel/errors.ts';
 import { compareDeployments, type DeploymentId, type FencingToken, type JobId } from '../../../src/kernel/ids.ts';
 import type { Checker } from './checker.ts';
+
+interface PointerValue {
+  readonly kind: 'CHECKPOINT' | 'SAVEPOINT';
+  readonly stop?: string;
+  /** It was another job's. */
+  readonly claimed?: boolean;
+  readonly metadata: { readonly objectKey: string; readonly digest: string };
+}
 
 /**
  * 5: a completed checkpoint holds, for every subtask, exactly what its attempt acknowledged for it, and
@@ -25,11 +31,15 @@ export const completedCheckpoints: Checker = (world) => {
   const newestOf = new Map<string, DeploymentId>();
 
   const completed = (jobId: string, id: number, value: string) => {
-    if (id <= (newest.get(jobId) ?? 0)) world.violated(6, `checkpoint ${id} of ${jobId} follows ${newest.get(jobId)}`);
-    newest.set(jobId, Math.max(id, newest.get(jobId) ?? 0));
-    const { metadata: pointer } = JSON.parse(value) as { metadata: { objectKey: string; digest: string } };
+    const { kind, stop, claimed, metadata: pointer } = JSON.parse(value) as PointerValue;
+    // A savepoint is the user's: it is in no order, and nothing starts from it but what a user starts.
+    if (kind === 'CHECKPOINT' || stop !== undefined) {
+      if (id <= (newest.get(jobId) ?? 0))
+        world.violated(6, `checkpoint ${id} of ${jobId} follows ${newest.get(jobId)}`);
+      newest.set(jobId, Math.max(id, newest.get(jobId) ?? 0));
+    }
     const bytes = objects.contents.get(pointer.objectKey);
-    if (bytes === undefined || digestOf(bytes) !== pointer.digest) {
+    if (bytes === undefined || objects.digest(bytes) !== pointer.digest) {
       world.violated(
         5,
         `the metadata of checkpoint ${id} of ${jobId} is ${bytes === undefined ? 'missing' : 'damaged'}`,
@@ -38,21 +48,22 @@ export const completedCheckpoints: Checker = (world) => {
     }
     let metadata: CheckpointMetadata;
     try {
-      metadata = decodeMetadata(pointer.objectKey, bytes);
+      metadata = objects.metadataIn(pointer.objectKey, bytes);
     } catch (error) {
       world.violated(5, `the metadata of checkpoint ${id} of ${jobId}: ${asError(error).message}`);
       return;
     }
     for (const operator of metadata.operators)
       for (const handle of operator.subtasks.flatMap(handlesOf)) checkObject(jobId, id, handle);
-    checkAcks(jobId, metadata);
+    if (claimed !== true) checkAcks(jobId, metadata);
   };
 
   const checkObject = (jobId: string, id: number, handle: StateHandle) => {
     if (handle.kind !== 'object') return;
     const bytes = objects.contents.get(handle.key);
     if (bytes === undefined) world.violated(5, `state ${handle.key} of checkpoint ${id} of ${jobId} is missing`);
-    else if (digestOf(bytes) !== handle.digest) world.violated(5, `state ${handle.key} of checkpoint ${id} is damaged`);
+    else if (objects.digest(bytes) !== handle.digest)
+      world.violated(5, `state ${handle.key} of checkpoint ${id} is damaged`);
   };
 
   const checkAcks = (jobId: string, metadata: CheckpointMetadata) => {
@@ -63,9 +74,16 @@ export const completedCheckpoints: Checker = (world) => {
         const ack = acks.get(`${subtask}/${id}`);
         // Without an answer it had finished, and what it left at the end of its input stands for it.
         const said = ack === undefined ? (last.get(`${subtask}/${newestOf.get(subtask)}`) ?? []) : [ack];
+        // A savepoint has copies of what finished tasks left elsewhere.
+        const name = metadata.kind === 'SAVEPOINT' && ack === undefined ? 'digest' : 'key';
         for (const operator of vertex.operators) {
-          const held = render(metadata.operators.find((one) => one.operatorId === operator.id)?.subtasks[i]);
-          const options = said.map(({ operators }) => render(operators.find((one) => one.operatorId === operator.id)));
+          const held = render(metadata.operators.find((one) => one.operatorId === operator.id)?.subtasks[i], name);
+          const options = said.map(({ operators }) =>
+            render(
+              operators.find((one) => one.operatorId === operator.id),
+              name,
+            ),
+          );
           if (!options.includes(held))
             world.violated(
               5,
@@ -113,6 +131,8 @@ export const completedCheckpoints: Checker = (world) => {
       if (leader === undefined || !deployment.deployment.startsWith(`${leader}-`)) return;
       if (etcd.get(keys.job(jobId)) === undefined) return;
       const from = task?.restore?.checkpointId;
+      // The user named another job's savepoint, and it has none of its own.
+      if (newest.get(jobId) === undefined && deployment.graph.restoreFrom !== undefined && from !== undefined) return;
       if (from !== newest.get(jobId))
         world.violated(
           6,
@@ -126,9 +146,9 @@ function handlesOf(snapshot: OperatorSnapshot): StateHandle[] {
   return [...snapshot.keyed.map(({ handle }) => handle), ...snapshot.operator.map(({ handle }) => handle)];
 }
 
-function render(snapshot: OperatorSnapshot | undefined): string {
+function render(snapshot: OperatorSnapshot | undefined, name: 'key' | 'digest'): string {
   if (snapshot === undefined) return '';
   return handlesOf(snapshot)
-    .map((handle) => (handle.kind === 'object' ? handle.key : Buffer.from(handle.bytes).toString('base64')))
+    .map((handle) => (handle.kind === 'object' ? handle[name] : Buffer.from(handle.bytes).toString('base64')))
     .join(' ');
 }

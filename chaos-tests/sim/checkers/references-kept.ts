@@ -1,4 +1,4 @@
-import { decodeMetadata, stateKeysOf } from '../../../ha/stores/checkpoint-pointers.ts';
+import { stateKeysOf } from '../../../ha/stores/checkpoint-pointers.ts';
 import type { Checker } from './checker.ts';
 
 /** 7: nothing that a pointer leads to is ever deleted; at rest nothing lies around that no pointer leads to. */
@@ -18,7 +18,7 @@ export const referencesKept: Checker = (world) => {
     if (pointer.startsWith(keys.allCheckpoints) || pointer.startsWith(keys.allRetained))
       for (const key of [...found]) {
         const bytes = objects.contents.get(key);
-        if (bytes !== undefined) found.push(...stateKeysOf(decodeMetadata(key, bytes)));
+        if (bytes !== undefined) found.push(...stateKeysOf(objects.metadataIn(key, bytes)));
       }
     for (const key of found)
       if (!objects.contents.has(key)) world.violated(7, `${pointer} points to ${key}, which is not there`);

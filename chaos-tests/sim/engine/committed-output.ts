@@ -5,6 +5,8 @@ import type { SimRecord } from './records.ts';
 /** What one writer prepared for one checkpoint; committed as a whole, under its own name, once. */
 export interface SimTransaction {
   readonly id: string;
+  /** Whose checkpoint it was prepared for; another that goes on from it commits it again. */
+  readonly jobId: JobId;
   readonly deployment: DeploymentId;
   readonly checkpointId: number;
   readonly records: readonly SimRecord[];
@@ -16,7 +18,7 @@ export class CommittedOutput {
   onCommit: (jobId: JobId, transaction: SimTransaction, by: DeploymentId, checkpointId: number | undefined) => void =
     () => {};
   private readonly newest = new Map<string, DeploymentId>();
-  private readonly committed = new Map<JobId, Map<string, SimTransaction>>();
+  private readonly committed = new Set<string>();
 
   open(jobId: JobId, task: string, deployment: DeploymentId): void {
     this.fence(jobId, task, deployment);
@@ -32,17 +34,11 @@ export class CommittedOutput {
     checkpointId: number | undefined,
   ): void {
     this.fence(jobId, task, by);
-    const known = this.committed.get(jobId) ?? new Map<string, SimTransaction>();
-    this.committed.set(jobId, known);
     for (const transaction of transactions) {
-      if (known.has(transaction.id)) continue;
-      known.set(transaction.id, transaction);
+      if (this.committed.has(transaction.id)) continue;
+      this.committed.add(transaction.id);
       this.onCommit(jobId, transaction, by, checkpointId);
     }
-  }
-
-  recordsOf(jobId: JobId): readonly SimRecord[] {
-    return [...(this.committed.get(jobId)?.values() ?? [])].flatMap(({ records }) => records);
   }
 
   private fence(jobId: JobId, task: string, deployment: DeploymentId): void {

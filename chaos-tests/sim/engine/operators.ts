@@ -3,7 +3,7 @@ import type { Collector, RuntimeContext } from '../../../src/api/functions.ts';
 import type { PollStatus, Source, SourceReader } from '../../../src/api/source.ts';
 import { UnavailableError } from '../../../src/kernel/errors.ts';
 import type { DeploymentId, JobId } from '../../../src/kernel/ids.ts';
-import type { KeyedStateBackend, ValueState } from '../../../src/state/ports.ts';
+import type { KeyedStateBackend, SnapshotOptions, ValueState } from '../../../src/state/ports.ts';
 import {
   type OperatorContext,
   type OperatorCut,
@@ -19,6 +19,9 @@ export class SimSource implements Source<SimRecord, SimSplit> {
   readonly name = 'source';
   readonly boundedness = 'BOUNDED';
 
+  /** Its one reader's splits, as they are now. */
+  read: () => readonly SimSplit[] = () => [];
+
   constructor(private readonly keys: number) {}
 
   enumerateSplits(): readonly SimSplit[] {
@@ -29,6 +32,7 @@ export class SimSource implements Source<SimRecord, SimSplit> {
     const { keys } = this;
     let splits: SimSplit[] = [];
     let turn = 0;
+    this.read = () => [...splits];
     return {
       open: async (assigned) => {
         splits = [...assigned];
@@ -88,8 +92,8 @@ export class CountOperator implements SubtaskOperator {
     return { ...record, count };
   }
 
-  snapshot(checkpointId: number): OperatorCut | undefined {
-    const pending = this.backend?.snapshot(checkpointId);
+  snapshot(checkpointId: number, options?: SnapshotOptions): OperatorCut | undefined {
+    const pending = this.backend?.snapshot(checkpointId, options);
     if (pending === undefined) return undefined;
     const { operatorId } = this.context.scope;
     return {
@@ -180,8 +184,8 @@ export class SimSink implements TwoPhaseCommitSink<SimRecord, SimTransaction> {
         const records = buffer;
         buffer = [];
         if (records.length === 0) return [];
-        const id = `${deployment}/${context.subtaskIndex}/${context.attemptNumber}/${checkpointId}`;
-        return [{ id, deployment, checkpointId, records }];
+        const id = `${jobId}/${taskName}/${deployment}/${context.attemptNumber}/${checkpointId}`;
+        return [{ id, jobId, deployment, checkpointId, records }];
       },
       commit: (committables, { checkpointId }) =>
         reach(() => world.output.commit(jobId, taskName, deployment, committables, checkpointId)),

@@ -4,6 +4,7 @@ import { type AttemptId, compareDeployments, type DeploymentId, type JobId } fro
 import type { SlotRuntimePort } from '../../../src/subtask/slot-runtime-port.ts';
 import type { OpenSlotRequest, SlotHost } from '../../../src/taskmanager/slot-host.ts';
 import type { DataServer, Subpartition } from './data-plane.ts';
+import type { SimSplit } from './records.ts';
 import { SimTask, type TaskDeps } from './sim-task.ts';
 
 export type EngineDeps = Omit<TaskDeps, 'events'> & {
@@ -19,7 +20,7 @@ export interface EngineObserver {
   /** A task begins to run. */
   started(worker: string, deployment: SlotDeployment, attemptId: AttemptId): void;
   aborted(deployment: DeploymentId, jobId: JobId, checkpointId: number): void;
-  acked(ack: CheckpointAck, final: boolean): void;
+  acked(ack: CheckpointAck, final: boolean, read: readonly SimSplit[]): void;
 }
 
 /** The engines of one worker, behind the TaskManager's port. */
@@ -103,7 +104,10 @@ class SimSlotEngine implements SlotRuntimePort, DataServer {
   notifyCheckpointAborted(request: Parameters<SlotRuntimePort['notifyCheckpointAborted']>[0]): void {
     if (request.deployment !== this.deployment) return;
     this.deps.observe.aborted(request.deployment, this.request.jobId, request.checkpointId);
-    for (const task of this.tasks.values()) task.checkpointAborted(request.checkpointId, request.latestCompletedId);
+    const { checkpointId, latestCompletedId, andOlder } = request;
+    for (const task of this.tasks.values())
+      if (andOlder === true) task.checkpointsAbortedUpTo(checkpointId, latestCompletedId);
+      else task.checkpointAborted(checkpointId, latestCompletedId);
   }
 
   attempts(): readonly AttemptReport[] {
@@ -135,7 +139,8 @@ class SimSlotEngine implements SlotRuntimePort, DataServer {
     const events: OpenSlotRequest['events'] = {
       ...this.request.events,
       checkpointAck: (ack) => {
-        this.deps.observe.acked(ack, this.tasks.get(ack.attemptId)?.isFinal(ack.checkpointId) ?? false);
+        const task = this.tasks.get(ack.attemptId);
+        this.deps.observe.acked(ack, task?.isFinal(ack.checkpointId) ?? false, task?.readBy(ack.checkpointId) ?? []);
         this.request.events.checkpointAck(ack);
       },
     };

@@ -1,13 +1,12 @@
 import type { JobVertex } from '../../../src/contracts/job-graph.ts';
 import { type ExecutionState, isTerminalExecutionState } from '../../../src/contracts/job-status.ts';
-import { keyGroupRange, subtaskForKeyGroup } from '../../../src/contracts/key-groups.ts';
+import { keyGroupRange } from '../../../src/contracts/key-groups.ts';
 import { type AttemptReport, NO_IO, type SlotDeployment, type TaskDeployment } from '../../../src/contracts/task.ts';
 import type { CheckpointBarrier } from '../../../src/exchange/channel-message.ts';
 import { asError, isMillraceError, MillraceError, toErrorInfo, UnavailableError } from '../../../src/kernel/errors.ts';
 import type { AttemptId } from '../../../src/kernel/ids.ts';
 import { BackgroundTasks } from '../../../src/kernel/lifecycle.ts';
 import type { Timer } from '../../../src/kernel/clock.ts';
-import { keyGroupFor } from '../../../src/state/key-group-hash.ts';
 import { type AlignerEffect, type BarrierAligner, ExactlyOnceAligner } from '../../../src/subtask/barrier-aligner.ts';
 import { CheckpointExecutor } from '../../../src/subtask/checkpoint-executor.ts';
 import { OperatorSet } from '../../../src/subtask/operator-set.ts';
@@ -18,9 +17,10 @@ import type { SlotRuntimeEvents } from '../../../src/subtask/slot-runtime-port.t
 import type { StateBackendFactory } from '../../../src/subtask/state-backend-factory.ts';
 import { siteOf, taskNameOf, vertexOf } from '../../../src/subtask/task-lookup.ts';
 import type { SimProcess } from '../sim-process.ts';
-import { type Channel, type DataMessage, type DataPlane, Subpartition } from './data-plane.ts';
+import type { Channel, DataMessage, DataPlane, Subpartition } from './data-plane.ts';
 import { CountOperator, type OutsideWorld, SimSink, SimSource } from './operators.ts';
-import type { SimRecord } from './records.ts';
+import type { SimRecord, SimSplit } from './records.ts';
+import { SimOutputs } from './sim-outputs.ts';
 
 export interface TaskDeps {
   readonly process: SimProcess;
@@ -33,7 +33,6 @@ export interface TaskDeps {
   readonly recordsAtOnce: () => number;
 }
 
-const OUTSTANDING_MAX = 8;
 const CANCEL_GRACE_MS = 500;
 const CLOSE_MS = 1_000;
 
@@ -42,14 +41,6 @@ interface Input {
   readonly channel: Channel;
   blocked: boolean;
   endOfData: boolean;
-}
-
-interface Edge {
-  readonly hash: boolean;
-  readonly subpartitions: readonly Subpartition[];
-  readonly firstConsumer: number;
-  readonly consumers: JobVertex;
-  next: number;
 }
 
 /**
@@ -62,12 +53,12 @@ export class SimTask {
   private readonly vertex: JobVertex;
   private readonly background: BackgroundTasks;
   private readonly abort = new AbortController();
-  private readonly edges = new Map<string, Edge>();
+  private readonly outputs: SimOutputs;
   private readonly inputs: Input[] = [];
-  private readonly gathered = new Map<Subpartition, SimRecord[]>();
   private readonly aligner: BarrierAligner;
   private operators: OperatorSet | undefined;
   private source: SourceOperator | undefined;
+  private reader: SimSource | undefined;
   private checkpoints: CheckpointExecutor | undefined;
   private state: ExecutionState = 'DEPLOYING';
   private error: Error | undefined;
@@ -75,6 +66,12 @@ export class SimTask {
   private endOfData = false;
   private lastCheckpointId = 0;
   private finalCheckpointId: number | undefined;
+  /** The checkpoint with which the job stops, taken and not yet decided: nothing is processed behind it. */
+  private stopCheckpointId: number | undefined;
+  /** How far the source had read at each of the last checkpoints. */
+  private readonly reads = new Map<number, readonly SimSplit[]>();
+  private readonly abortedIds = new Set<number>();
+  private abortedUpTo = 0;
   private pumping = false;
   private timer: Timer | undefined;
   private records = 0;
@@ -92,19 +89,7 @@ export class SimTask {
     this.ended = new Promise((resolve) => {
       this.resolveEnded = resolve;
     });
-    const { graph } = deployment;
-    for (const { edgeId, subpartitions, firstConsumer } of task.outputs) {
-      const edge = graph.edges.find(({ id }) => id === edgeId);
-      const consumers = graph.vertices.find(({ id }) => id === edge?.target);
-      if (edge === undefined || consumers === undefined) throw new MillraceError('INVALID_ARGUMENT', 'no such edge');
-      this.edges.set(edgeId, {
-        hash: edge.partitioner === 'HASH',
-        subpartitions: Array.from({ length: subpartitions }, () => new Subpartition()),
-        firstConsumer,
-        consumers,
-        next: task.subtaskIndex,
-      });
-    }
+    this.outputs = new SimOutputs(deployment.graph, task);
   }
 
   start(): void {
@@ -119,7 +104,7 @@ export class SimTask {
   }
 
   find(edgeId: string, subpartition: number): Subpartition | undefined {
-    return this.edges.get(edgeId)?.subpartitions[subpartition];
+    return this.outputs.find(edgeId, subpartition);
   }
 
   get isTerminal(): boolean {
@@ -128,7 +113,12 @@ export class SimTask {
 
   /** Whether it took this checkpoint at or after the end of its input. */
   isFinal(checkpointId: number): boolean {
+    if (this.stopCheckpointId === checkpointId) return true;
     return this.finalCheckpointId !== undefined && checkpointId >= this.finalCheckpointId;
+  }
+
+  readBy(checkpointId: number): readonly SimSplit[] {
+    return this.reads.get(checkpointId) ?? [];
   }
 
   attemptReport(): AttemptReport {
@@ -161,6 +151,9 @@ export class SimTask {
       this.decline(barrier.checkpointId, new MillraceError('CONFLICT', `the task is ${this.state}, not RUNNING`));
       return;
     }
+    if (barrier.checkpointId <= this.abortedUpTo || this.abortedIds.has(barrier.checkpointId)) return;
+    // Its data ends before the barrier.
+    if (barrier.options.stop === 'DRAIN' && this.source !== undefined && !this.endOfData) this.onEndOfData();
     this.performCheckpoint(barrier, 0);
   }
 
@@ -168,19 +161,44 @@ export class SimTask {
     if (this.state !== 'RUNNING' || this.ending !== undefined) return;
     this.background.run('checkpoint completed', async () => {
       await Promise.all((this.operators?.all ?? []).map((operator) => operator.checkpointCompleted(checkpointId)));
-      if (this.finalCheckpointId === undefined || checkpointId < this.finalCheckpointId) return;
+      const endsWith = this.stopCheckpointId ?? this.finalCheckpointId;
+      if (endsWith === undefined || checkpointId < endsWith) return;
       await this.checkpoints?.settled();
       this.finish();
     });
   }
 
   checkpointAborted(checkpointId: number, latestCompletedId: number | undefined): void {
+    this.abortedIds.add(checkpointId);
     this.checkpoints?.abort(checkpointId);
-    for (const operator of this.operators?.all ?? [])
-      if (operator instanceof CountOperator) operator.checkpointAborted(checkpointId);
+    this.forget(checkpointId);
     this.apply(this.aligner.aborted(checkpointId));
     this.pump();
     if (latestCompletedId !== undefined) this.checkpointCompleted(latestCompletedId);
+  }
+
+  /** A new leader speaks: of all up to `checkpointId` only what it names has completed. */
+  checkpointsAbortedUpTo(checkpointId: number, latestCompletedId = 0): void {
+    this.abortedUpTo = Math.max(this.abortedUpTo, checkpointId);
+    this.checkpoints?.abortUpTo(checkpointId);
+    for (const id of this.reads.keys()) if (id <= checkpointId && id > latestCompletedId) this.forget(id);
+    this.apply(this.aligner.abortedUpTo(checkpointId));
+    this.pump();
+    if (latestCompletedId > 0) this.checkpointCompleted(latestCompletedId);
+  }
+
+  private forget(checkpointId: number): void {
+    if (this.stopCheckpointId === checkpointId) {
+      this.stopCheckpointId = undefined;
+      if (this.source !== undefined && this.timer === undefined) this.readLater();
+    }
+    for (const operator of this.operators?.all ?? [])
+      if (operator instanceof CountOperator) operator.checkpointAborted(checkpointId);
+  }
+
+  /** Behind the snapshot with which the job stops, or restarted behind it: only to finish. */
+  private get halted(): boolean {
+    return this.stopCheckpointId !== undefined;
   }
 
   private async initialize(): Promise<void> {
@@ -190,11 +208,8 @@ export class SimTask {
       const context = this.contextOf(id);
       switch (kind) {
         case 'source':
-          this.source = new SourceOperator(
-            new SimSource(Number(this.deployment.graph.config.userConfig.keys ?? 1)),
-            splits ?? [],
-            context,
-          );
+          this.reader = new SimSource(Number(this.deployment.graph.config.userConfig.keys ?? 1));
+          this.source = new SourceOperator(this.reader, splits ?? [], context);
           return this.source;
         case 'count':
           return new CountOperator(context);
@@ -225,7 +240,7 @@ export class SimTask {
       identity: this.identity(),
       operators: all,
       forward: (barrier) => {
-        this.broadcast({ kind: 'barrier', barrier });
+        this.outputs.broadcast({ kind: 'barrier', barrier });
         return undefined; // Always aligned: nothing is in flight.
       },
       inFlight: {
@@ -277,21 +292,24 @@ export class SimTask {
   }
 
   private readLater(): void {
-    this.timer = this.deps.process.clock.schedule(this.deps.recordMs(), () => this.read());
+    if (this.task.suspended === true) return;
+    this.timer = this.deps.process.clock.schedule(this.deps.recordMs(), () => {
+      this.timer = undefined;
+      this.read();
+    });
   }
 
   private read(): void {
     const { source } = this;
-    if (source === undefined || this.ending !== undefined || this.endOfData) return;
-    for (const { subpartitions } of this.edges.values())
-      if (subpartitions.some(({ outstanding }) => outstanding >= OUTSTANDING_MAX)) {
-        this.readLater();
-        return;
-      }
+    if (source === undefined || this.ending !== undefined || this.endOfData || this.halted) return;
+    if (this.outputs.full) {
+      this.readLater();
+      return;
+    }
     try {
       const collector = { collect: (record: unknown) => this.pipe(1, record as SimRecord), failure: undefined };
       const status = source.poll(collector, this.deps.recordsAtOnce());
-      this.flush();
+      this.outputs.flush();
       if (status === 'end') this.onEndOfData();
       else this.readLater();
     } catch (error) {
@@ -309,31 +327,7 @@ export class SimTask {
       if (operator instanceof CountOperator) value = operator.process(value);
       else if (operator instanceof TwoPhaseSinkOperator) operator.write(value);
     }
-    for (const edge of this.edges.values()) this.emit(edge, value);
-  }
-
-  private emit(edge: Edge, record: SimRecord): void {
-    const { subpartitions, consumers, firstConsumer } = edge;
-    const { maxParallelism, parallelism } = consumers;
-    const target = edge.hash
-      ? subtaskForKeyGroup(maxParallelism, parallelism, keyGroupFor(record.key, maxParallelism)) - firstConsumer
-      : edge.next++ % subpartitions.length;
-    const subpartition = subpartitions[target];
-    if (subpartition === undefined) return;
-    const gathered = this.gathered.get(subpartition);
-    if (gathered === undefined) this.gathered.set(subpartition, [record]);
-    else gathered.push(record);
-  }
-
-  /** What was gathered leaves before anything else does. */
-  private flush(): void {
-    for (const [subpartition, records] of this.gathered) subpartition.push({ kind: 'records', records });
-    this.gathered.clear();
-  }
-
-  private broadcast(message: DataMessage): void {
-    this.flush();
-    for (const { subpartitions } of this.edges.values()) for (const one of subpartitions) one.push(message);
+    this.outputs.emit(value);
   }
 
   private receive(index: number, message: DataMessage): void {
@@ -348,7 +342,7 @@ export class SimTask {
       for (let progress = true; progress; ) {
         progress = false;
         for (const [index, input] of this.inputs.entries()) {
-          while (!input.blocked && this.ending === undefined) {
+          while (!input.blocked && !this.halted && this.ending === undefined) {
             const message = input.queue.shift();
             if (message === undefined) break;
             progress = true;
@@ -369,7 +363,7 @@ export class SimTask {
     switch (message.kind) {
       case 'records':
         for (const record of message.records) this.pipe(0, record);
-        this.flush();
+        this.outputs.flush();
         return;
       case 'barrier':
         this.apply(this.aligner.barrier(index, message.barrier, nowMs));
@@ -409,19 +403,21 @@ export class SimTask {
     const { checkpointId } = barrier;
     if (checkpointId <= this.lastCheckpointId || this.ending !== undefined) return;
     this.lastCheckpointId = checkpointId;
+    this.reads.set(checkpointId, this.reader?.read() ?? []);
     if (this.endOfData) this.finalCheckpointId ??= checkpointId;
+    if (barrier.options.stop !== undefined) this.stopCheckpointId = checkpointId;
     this.checkpoints?.perform(barrier, alignmentMs);
   }
 
   private onEndOfData(): void {
-    this.broadcast({ kind: 'end-of-data' });
+    this.outputs.broadcast({ kind: 'end-of-data' });
     this.endOfData = true;
     this.report();
   }
 
   private finish(): void {
     if (this.ending !== undefined) return;
-    this.broadcast({ kind: 'end-of-stream' });
+    this.outputs.broadcast({ kind: 'end-of-stream' });
     this.end('FINISHED');
   }
 
@@ -435,7 +431,7 @@ export class SimTask {
         ending === 'CANCELED'
           ? new MillraceError('CLOSED', 'the producer was cancelled')
           : new UnavailableError(`the producer failed: ${this.error?.message ?? 'unknown'}`);
-      for (const { subpartitions } of this.edges.values()) for (const one of subpartitions) one.fail(error);
+      this.outputs.fail(error);
     }
     for (const { channel } of this.inputs) channel.close();
     this.background.run('end task', async () => {
