@@ -27,7 +27,15 @@ interface Verdict {
 const here = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 
 function judge(mutant: Mutant): Promise<Verdict> {
-  const args = ['--import', here('./mutant-hook.js'), here('./main.js'), '--quiet', '--stop-after', '1'];
+  const args = [
+    ...process.execArgv,
+    '--import',
+    here('./mutant-hook.js'),
+    here('./main.js'),
+    '--quiet',
+    '--stop-after',
+    '1',
+  ];
   return new Promise((resolve) => {
     execFile(
       process.execPath,
