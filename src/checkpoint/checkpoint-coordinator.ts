@@ -432,7 +432,8 @@ function dueMs(state: CoordinatorState, nowMs: number): number | undefined {
   for (const { request } of state.pending.values()) {
     if (request?.stop !== undefined || request?.cancelJob === true) return undefined;
   }
-  if (state.requests.length > 0) return nowMs;
+  // At once, but not again and again while the coordination store refuses an id.
+  if (state.requests.length > 0) return Math.max(run.notBeforeMs, nowMs);
   if (run.runningAtEnd === run.running || run.suspended) {
     for (const pending of state.pending.values()) if (pending.final) return undefined;
     return Math.max(run.notBeforeMs, nowMs);

@@ -82,6 +82,19 @@ class Bench {
 
 const failure = { code: 'USER_CODE', message: 'the snapshot threw' } as const;
 
+test('a request for which no id can be reserved waits before it asks again', () => {
+  const bench = new Bench();
+  bench.run();
+  bench.request();
+  expect(bench.take()).toEqual(['reserve']);
+  bench.send({ kind: 'reserveFailed', deployment: D1 });
+  expect(bench.take()).toEqual([]);
+  expect(bench.at(999).take()).toEqual([]);
+  expect(bench.at(1_000).take()).toEqual(['reserve']);
+  bench.begin();
+  expect(bench.triggered()?.kind).toBe('SAVEPOINT');
+});
+
 test('a savepoint begins at once, whatever the interval and the pause; it counts for neither', () => {
   const bench = new Bench({ intervalMs: 1_000, minPauseMs: 5_000 });
   bench.run();
