@@ -6,8 +6,11 @@ export interface Ambush {
   /** The beginning of what is about to be done, e.g. `txn put checkpoints` or `call submitTasks`. */
   readonly at: string;
   readonly skip: number;
-  /** `crash-after`: what was begun leaves the process, which then dies. */
-  readonly effect: 'crash-before' | 'crash-after' | 'pause' | 'cut-etcd' | 'cut-all' | 'lose-etcd-answers';
+  /**
+   * `crash-after`: what was begun leaves the process, which then dies.
+   * `late`: this one request is held up on its way, for longer than its sender may wait, and arrives all the same.
+   */
+  readonly effect: 'crash-before' | 'crash-after' | 'pause' | 'cut-etcd' | 'cut-all' | 'lose-etcd-answers' | 'late';
   readonly forMs: number;
 }
 
@@ -27,13 +30,17 @@ export class Ambushes {
     this.waiting.length = 0;
   }
 
-  met(process: SimProcess, what: string): void {
-    if (this.waiting.length === 0 || process.dead || process.host === 'c') return;
+  /** How long this very request is held up on its way, if that is its fate. */
+  met(process: SimProcess, what: string): number | undefined {
+    if (this.waiting.length === 0 || process.dead || process.host === 'c') return undefined;
+    let lateMs: number | undefined;
     for (const ambush of [...this.waiting]) {
       if (!what.startsWith(ambush.at) || ambush.seen++ < ambush.skip) continue;
       this.waiting.splice(this.waiting.indexOf(ambush), 1);
       this.spring(process, ambush, what);
+      if (ambush.effect === 'late') lateMs = ambush.forMs;
     }
+    return lateMs;
   }
 
   private spring(process: SimProcess, { effect, forMs }: Ambush, what: string): void {
@@ -54,6 +61,8 @@ export class Ambushes {
       case 'pause':
         time.after(0, () => process.pause());
         time.after(forMs, () => process.resume());
+        return;
+      case 'late':
         return;
       case 'cut-etcd':
         this.cutFor(process.host, ['etcd'], forMs);

@@ -1,4 +1,5 @@
 import { type Random, SeededRandom } from '../../src/kernel/random.ts';
+import { DOUBT_MS } from './sim-config.ts';
 import type { Ambush } from './ambushes.ts';
 import type { SimCluster } from './sim-cluster.ts';
 import { ETCD_HOST, OBJECTS_HOST, type SimWorld } from './sim-world.ts';
@@ -33,10 +34,27 @@ const MOMENTS: readonly string[] = [
   'call cancelTasks',
 ];
 
+const WRITES = MOMENTS.filter((moment) => moment.startsWith('txn '));
+
+/**
+ * What was written is not known for longer than anybody asks again: all answers of the store to one master are
+ * lost, from a moment on.
+ */
+function layDoubt(world: SimWorld, random: Random): void {
+  const { config, time } = world;
+  const at = WRITES[random.int(WRITES.length)] ?? 'txn put checkpoints';
+  const forMs = DOUBT_MS * (0.9 + 0.4 * random.next());
+  time.at(400 + random.next() * 400, () =>
+    world.ambushes.lay({ at, skip: random.int(3), effect: 'lose-etcd-answers', forMs }),
+  );
+  if (config.healAtMs < DOUBT_MS) throw new Error('a long doubt needs time');
+}
+
 /** Lays out everything that will go wrong between the start and `healAtMs`. */
 export function planFaults(world: SimWorld, cluster: SimCluster): void {
   const { config, time } = world;
   const random = new SeededRandom(config.seed * 31 + 9);
+  if (config.longDoubt) layDoubt(world, random);
   for (let i = 0; i < config.faults; i++) {
     const atMs = 400 + random.next() * (config.healAtMs - 800);
     const fault = drawFault(world, cluster, random);
@@ -64,7 +82,7 @@ function drawFault(world: SimWorld, cluster: SimCluster, random: Random): Fault 
   const strike = (what: () => void): Fault => ({ kind: 'strike', strike: what });
   const coin = random.next();
   const other = pick([...cluster.hosts, ETCD_HOST, ETCD_HOST, OBJECTS_HOST].filter((host) => host !== anyHost));
-  switch (random.int(14)) {
+  switch (random.int(15)) {
     case 0:
     case 1:
       return strike(() => cluster.crash(victim(), coin < 0.5 ? shortMs : longMs, false));
@@ -117,6 +135,11 @@ function drawFault(world: SimWorld, cluster: SimCluster, random: Random): Fault 
         etcd.compact();
         trace.notable(anyHost, 'CLOCK JUMPS, etcd compacted');
       });
+    case 11:
+      return {
+        kind: 'ambush',
+        ambush: { at: pick(WRITES), skip: random.int(4), effect: 'late', forMs: coin < 0.3 ? shortMs : longMs },
+      };
     default:
       return {
         kind: 'ambush',

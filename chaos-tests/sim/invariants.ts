@@ -1,5 +1,6 @@
 import type { Checker } from './checkers/checker.ts';
 import { completedCheckpoints } from './checkers/completed-checkpoints.ts';
+import { consistentCuts } from './checkers/consistent-cuts.ts';
 import { exactlyOnce } from './checkers/exactly-once.ts';
 import { jobsKept } from './checkers/jobs-kept.ts';
 import { mirrorsConverge } from './checkers/mirrors-converge.ts';
@@ -22,7 +23,7 @@ import { workerObedience } from './checkers/worker-obedience.ts';
  *    5  completed checkpoints are whole            completed-checkpoints, operations-kept (savepoints)
  *    6  ids rise, recovery uses the newest         completed-checkpoints
  *    7  references are kept, orphans are swept     references-kept (after one sweep, see `simulate`)
- *    8  exactly once                               exactly-once
+ *    8  exactly once                               exactly-once (what is visible), consistent-cuts (what is stored)
  *    9  adoption rolls nothing back                by its consequences: adopted attempts go on in their engines, and 8 and 6
  *                                                  judge what they commit; that what could be adopted was is not judged here
  *   10  slots                                      slots-kept-apart
@@ -43,6 +44,7 @@ export const CHECKERS: readonly Checker[] = [
   terminalIsTerminal,
   completedCheckpoints,
   referencesKept,
+  consistentCuts,
   exactlyOnce,
   slotsKeptApart,
   unknownIsNoFailure,

@@ -5,7 +5,7 @@ import type { AttemptId, DeploymentId, FencingToken, JobId } from '../../src/ker
 import type { OperationView } from '../../src/contracts/dispatcher-gateway.ts';
 import type { TriggerId } from '../../src/contracts/operations.ts';
 import type { SimTransaction } from './engine/committed-output.ts';
-import type { SimSplit } from './engine/records.ts';
+import type { SeenByTask } from './engine/records.ts';
 
 /** What the checkers are shown, when it happens. All are optional: a checker looks at what it judges. */
 export interface Sightings {
@@ -34,9 +34,9 @@ export interface Sightings {
   taskStarted(worker: string, deployment: SlotDeployment, attemptId: AttemptId): void;
   /**
    * A task has answered for a checkpoint. `final`: which it took at or after the end of its input, or with which
-   * the job stops. `read`: how far it had read its splits by then, if it reads.
+   * the job stops. `seen`: what it had seen by then.
    */
-  checkpointAcked(ack: CheckpointAck, final: boolean, read: readonly SimSplit[]): void;
+  checkpointAcked(ack: CheckpointAck, final: boolean, seen: SeenByTask): void;
   /** A task is told that a checkpoint was given up. */
   checkpointAborted(deployment: DeploymentId, jobId: JobId, checkpointId: number): void;
   outputCommitted(jobId: JobId, transaction: SimTransaction, by: DeploymentId, checkpointId: number | undefined): void;

@@ -71,7 +71,8 @@ export class SimClient {
     for (const job of this.world.config.jobs) {
       if (job.after !== undefined) continue;
       this.later(job.submitAtMs, () => this.submit(job));
-      if (job.twice) this.later(job.submitAtMs, () => this.submit(job));
+      const again = job.keyless ? { ...job, idempotencyKey: undefined } : job;
+      if (job.twice) this.later(job.submitAtMs, () => this.submit(again));
       if (job.againAtMs !== undefined) this.later(job.submitAtMs + job.againAtMs, () => this.submit(job));
     }
   }

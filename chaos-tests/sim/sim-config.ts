@@ -15,6 +15,8 @@ export interface SimConfig {
   readonly workers: number;
   readonly slots: number;
   readonly leaseTtlMs: number;
+  /** Of a call to etcd. */
+  readonly etcdDeadlineMs: number;
   readonly minTtlMs: number;
   readonly expiryLagMs: number;
   readonly heartbeatIntervalMs: number;
@@ -38,6 +40,8 @@ export interface SimConfig {
   readonly recordMs: number;
   readonly healAtMs: number;
   readonly faults: number;
+  /** One write stays in doubt for longer than it is asked about. */
+  readonly longDoubt: boolean;
   readonly jobs: readonly SimJob[];
 }
 
@@ -46,8 +50,9 @@ export interface SimJob {
   readonly records: number;
   readonly submitAtMs: number;
   readonly idempotencyKey: string | undefined;
-  /** Submitted once more, at the same time to another master. */
+  /** Submitted once more, at the same time to another master; without its key, if it has one and `keyless`. */
   readonly twice: boolean;
+  readonly keyless: boolean;
   /** Submitted once more when it has run a while, or ended. */
   readonly againAtMs: number | undefined;
   /** After its submission was answered. */
@@ -69,6 +74,9 @@ export interface SimOperation {
   readonly twice: boolean;
 }
 
+/** With a deadline of 300 ms a write is asked about for 3.5 to 4 s. */
+export const DOUBT_MS = 4_000;
+
 export function makeConfig(seed: number): SimConfig {
   const random = new SeededRandom(seed);
   const chance = (p: number) => random.next() < p;
@@ -79,13 +87,15 @@ export function makeConfig(seed: number): SimConfig {
   const slots = pick(1, 2, 2, 3);
   const faults = random.int(10);
   // Room for what is to go wrong, and no more: time in which nothing does shows what other schedules show, too.
-  const healAtMs = 1_500 + faults * between(150, 450);
+  const longDoubt = chance(0.04);
+  const healAtMs = 1_500 + faults * between(150, 450) + (longDoubt ? 1.5 * DOUBT_MS : 0);
   return {
     seed,
     masters: pick(2, 2, 3),
     workers,
     slots,
     leaseTtlMs: pick(600, 1_000, 1_500),
+    etcdDeadlineMs: longDoubt ? 300 : pick(300, 1_000),
     minTtlMs: chance(0.3) ? pick(1_000, 2_000) : 0,
     expiryLagMs: chance(0.5) ? between(0, 500) : 0,
     heartbeatIntervalMs: pick(200, 300, 500),
@@ -113,6 +123,7 @@ export function makeConfig(seed: number): SimConfig {
     recordMs: pick(20, 50, 120),
     healAtMs,
     faults,
+    longDoubt,
     jobs: Array.from({ length: pick(1, 1, 2, 3) }, (_, n) => makeJob(random, n, workers, slots, healAtMs)).flat(),
   };
 }
@@ -126,18 +137,20 @@ function makeJob(random: Random, n: number, workers: number, slots: number, heal
   const splits = pick(1, 2, 3);
   const cancelAtMs = chance(0.15) ? random.next() * healAtMs : undefined;
   // One that is to be cancelled does not end by itself first.
-  const perSplit = (10 + random.int(80)) * (cancelAtMs === undefined ? 1 : 1_000);
+  const length = () => (10 + random.int(80)) * (cancelAtMs === undefined ? 1 : 1_000);
+  const lengths = Array.from({ length: splits }, length);
+  const otherEnd = length();
   const shape = pick('two', 'two', 'three', 'one', 'join');
   const operations = chance(0.35)
     ? Array.from({ length: pick(1, 1, 2, 3) }, () => makeOperation(random, healAtMs))
     : [];
-  const graph = graphOf(random, jobId, n, { parallelism, splits, perSplit, shape });
+  const graph = graphOf(random, jobId, n, { parallelism, lengths, otherEnd, shape });
   const job: SimJob = {
     graph,
-    records: splits * perSplit * (shape === 'join' ? 2 : 1),
+    records: lengths.reduce((a, b) => a + b, 0) + (shape === 'join' ? splits * otherEnd : 0),
     submitAtMs: random.next() * 800 + (chance(0.2) ? random.next() * healAtMs * 0.7 : 0),
     idempotencyKey: chance(0.3) ? `key-${n}` : undefined,
-    twice: chance(0.2),
+    ...{ twice: chance(0.25), keyless: chance(0.5) },
     againAtMs: chance(0.3) ? random.next() * healAtMs * 1.3 : undefined,
     cancelAtMs,
     operations,
@@ -184,8 +197,10 @@ function makeOperation(random: Random, healAtMs: number): SimOperation {
 
 interface Shape {
   readonly parallelism: number;
-  readonly splits: number;
-  readonly perSplit: number;
+  /** Of the splits of the first source. */
+  readonly lengths: readonly number[];
+  /** Of each split of the second. */
+  readonly otherEnd: number;
   readonly shape: 'one' | 'two' | 'three' | 'join';
 }
 
@@ -194,7 +209,8 @@ function graphOf(random: Random, jobId: JobGraph['jobId'], n: number, shape: Sha
   const { parallelism } = shape;
   const id = (digit: number) => `${n}${digit}`.repeat(16);
   const splits = (from: number): SimSplit[] =>
-    Array.from({ length: shape.splits }, (_, i) => ({ split: from + i, next: 0, end: shape.perSplit }));
+    // Of different lengths, so that some tasks finish early.
+    shape.lengths.map((end, i) => ({ split: from + i, next: 0, end: from === 0 ? end : shape.otherEnd }));
   const operator = (digit: number, kind: string, more: object = {}) => ({
     ...{ id: asOperatorId(id(digit)), name: kind, kind, inputs: [] },
     ...more,
@@ -232,7 +248,7 @@ function graphOf(random: Random, jobId: JobGraph['jobId'], n: number, shape: Sha
           : {
               vertices: [
                 source(1, 0, wide),
-                source(2, shape.splits, wide),
+                source(2, shape.lengths.length, wide),
                 vertex(3, parallelism, [operator(3, 'count'), sink(5)]),
               ],
               edges: [edge(1, 3, 'HASH'), edge(2, 3, 'HASH', 1)],
@@ -248,7 +264,7 @@ function graphOf(random: Random, jobId: JobGraph['jobId'], n: number, shape: Sha
         mode: 'EXACTLY_ONCE',
         timeoutMs: pick(600, 1_500, 4_000),
         minPauseMs: pick(0, 0, 50),
-        maxConcurrent: pick(1, 1, 2),
+        maxConcurrent: pick(1, 1, 2, 3),
         tolerableFailedCheckpoints: pick(0, 3, 100),
         numRetained: pick(1, 1, 2, 3),
         externalizedRetention: pick('NO_EXTERNALIZED_CHECKPOINTS', 'DELETE_ON_CANCELLATION', 'RETAIN_ON_CANCELLATION'),

@@ -22,8 +22,9 @@ export class SimCoordination implements Coordination {
   constructor(
     private readonly process: SimProcess,
     model: EtcdModel,
+    deadlineMs: number,
   ) {
-    this.inner = model.client({ name: process.name });
+    this.inner = model.client({ name: process.name, deadlineMs });
     this.description = this.inner.description;
     process.onDeath(() => void this.inner.close());
   }

@@ -36,7 +36,7 @@ export class SimMaster {
     const process = world.spawn(host);
     const { clock, random, log } = process;
     const deps = { clock, random, log };
-    const coordination = new SimCoordination(process, world.etcd);
+    const coordination = new SimCoordination(process, world.etcd, config.etcdDeadlineMs);
     const objects = new SimObjects(process, world.objects, (one, call) => world.objectFate(one, call));
     const stores = openHaStores({ ...deps, coordination, objects }, CLUSTER_ID);
     const watching = { ...deps, coordination, keys: stores.keys };

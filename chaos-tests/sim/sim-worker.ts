@@ -32,7 +32,7 @@ export class SimWorker {
     const process = world.spawn(host);
     const { clock, random, log } = process;
     const deps = { clock, random, log };
-    const coordination = new SimCoordination(process, world.etcd);
+    const coordination = new SimCoordination(process, world.etcd, config.etcdDeadlineMs);
     const objects = new SimObjects(process, world.objects, (one, call) => world.objectFate(one, call));
     const retrieval = WatchedLeaderRetrieval.start({ ...deps, coordination, keys: world.keys });
     retrieval.subscribe((leader) => world.tell('leaderSeen', process.name, leader?.token));

@@ -149,13 +149,17 @@ export class SimWorld {
     const { network } = this;
     const process = this.processes.get(call.client);
     const host = process?.host ?? 'c';
-    if (process && call.transaction?.then.some((op) => op.kind !== 'get'))
-      this.ambushes.met(process, `txn ${this.kindOfTransaction(call.transaction.then)}`);
+    const writes = call.transaction?.then.some((op) => op.kind !== 'get') ?? false;
+    const lateMs =
+      process && writes
+        ? this.ambushes.met(process, `txn ${this.kindOfTransaction(call.transaction?.then ?? [])}`)
+        : undefined;
     if (process?.dead) return { kind: 'hang' };
     const cutThere = network.isCut(host, ETCD_HOST);
     const cutBack = network.isCut(ETCD_HOST, host);
     if (call.kind === 'watch' || call.kind === 'watchEvents') return this.watchFate(host, cutThere || cutBack);
     this.trace.event(call.client, `etcd ${call.kind}`, call.subject);
+    if (lateMs !== undefined) return { kind: 'delay', requestMs: lateMs, answerMs: 1 };
     if (cutThere) return { kind: 'hang' };
     if (cutBack) return { kind: 'delay', requestMs: 1, answerMs: 1e9 };
     switch (this.etcdAway) {

@@ -54,7 +54,7 @@ export const exactlyOnce: Checker = (world) => {
         completed.set(jobId, Math.max(Number(id), completed.get(jobId) ?? 0));
       }
     },
-    checkpointAcked({ jobId, checkpointId }, _final, splits) {
+    checkpointAcked({ jobId, checkpointId }, _final, { splits }) {
       const key = `${jobId}/${checkpointId}`;
       const positions = read.get(key) ?? new Map<number, number>();
       read.set(key, positions);

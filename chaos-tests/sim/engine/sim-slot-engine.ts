@@ -4,7 +4,7 @@ import { type AttemptId, compareDeployments, type DeploymentId, type JobId } fro
 import type { SlotRuntimePort } from '../../../src/subtask/slot-runtime-port.ts';
 import type { OpenSlotRequest, SlotHost } from '../../../src/taskmanager/slot-host.ts';
 import type { DataServer, Subpartition } from './data-plane.ts';
-import type { SimSplit } from './records.ts';
+import type { SeenByTask } from './records.ts';
 import { SimTask, type TaskDeps } from './sim-task.ts';
 
 export type EngineDeps = Omit<TaskDeps, 'events'> & {
@@ -20,7 +20,7 @@ export interface EngineObserver {
   /** A task begins to run. */
   started(worker: string, deployment: SlotDeployment, attemptId: AttemptId): void;
   aborted(deployment: DeploymentId, jobId: JobId, checkpointId: number): void;
-  acked(ack: CheckpointAck, final: boolean, read: readonly SimSplit[]): void;
+  acked(ack: CheckpointAck, final: boolean, seen: SeenByTask): void;
 }
 
 /** The engines of one worker, behind the TaskManager's port. */
@@ -140,7 +140,8 @@ class SimSlotEngine implements SlotRuntimePort, DataServer {
       ...this.request.events,
       checkpointAck: (ack) => {
         const task = this.tasks.get(ack.attemptId);
-        this.deps.observe.acked(ack, task?.isFinal(ack.checkpointId) ?? false, task?.readBy(ack.checkpointId) ?? []);
+        if (task !== undefined)
+          this.deps.observe.acked(ack, task.isFinal(ack.checkpointId), task.seenBy(ack.checkpointId));
         this.request.events.checkpointAck(ack);
       },
     };

@@ -19,7 +19,7 @@ import { siteOf, taskNameOf, vertexOf } from '../../../src/subtask/task-lookup.t
 import type { SimProcess } from '../sim-process.ts';
 import type { Channel, DataMessage, DataPlane, Subpartition } from './data-plane.ts';
 import { CountOperator, type OutsideWorld, SimSink, SimSource } from './operators.ts';
-import type { SimRecord, SimSplit } from './records.ts';
+import type { SeenByTask, SimRecord } from './records.ts';
 import { SimOutputs } from './sim-outputs.ts';
 
 export interface TaskDeps {
@@ -68,8 +68,8 @@ export class SimTask {
   private finalCheckpointId: number | undefined;
   /** The checkpoint with which the job stops, taken and not yet decided: nothing is processed behind it. */
   private stopCheckpointId: number | undefined;
-  /** How far the source had read at each of the last checkpoints. */
-  private readonly reads = new Map<number, readonly SimSplit[]>();
+  /** At each checkpoint. */
+  private readonly seen = new Map<number, SeenByTask>();
   private readonly abortedIds = new Set<number>();
   private abortedUpTo = 0;
   private pumping = false;
@@ -117,8 +117,8 @@ export class SimTask {
     return this.finalCheckpointId !== undefined && checkpointId >= this.finalCheckpointId;
   }
 
-  readBy(checkpointId: number): readonly SimSplit[] {
-    return this.reads.get(checkpointId) ?? [];
+  seenBy(checkpointId: number): SeenByTask {
+    return this.seen.get(checkpointId) ?? { splits: [], records: 0 };
   }
 
   attemptReport(): AttemptReport {
@@ -181,7 +181,7 @@ export class SimTask {
   checkpointsAbortedUpTo(checkpointId: number, latestCompletedId = 0): void {
     this.abortedUpTo = Math.max(this.abortedUpTo, checkpointId);
     this.checkpoints?.abortUpTo(checkpointId);
-    for (const id of this.reads.keys()) if (id <= checkpointId && id > latestCompletedId) this.forget(id);
+    for (const id of this.seen.keys()) if (id <= checkpointId && id > latestCompletedId) this.forget(id);
     this.apply(this.aligner.abortedUpTo(checkpointId));
     this.pump();
     if (latestCompletedId > 0) this.checkpointCompleted(latestCompletedId);
@@ -403,7 +403,7 @@ export class SimTask {
     const { checkpointId } = barrier;
     if (checkpointId <= this.lastCheckpointId || this.ending !== undefined) return;
     this.lastCheckpointId = checkpointId;
-    this.reads.set(checkpointId, this.reader?.read() ?? []);
+    this.seen.set(checkpointId, { splits: this.reader?.read() ?? [], records: this.records });
     if (this.endOfData) this.finalCheckpointId ??= checkpointId;
     if (barrier.options.stop !== undefined) this.stopCheckpointId = checkpointId;
     this.checkpoints?.perform(barrier, alignmentMs);
