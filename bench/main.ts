@@ -4,7 +4,7 @@ import { holds } from './lib/benchmark.ts';
 import { jsonLine, table } from './lib/report.ts';
 import { BENCHMARKS } from './registry.ts';
 
-const USAGE = `usage: npm run bench -- NAME [--json] [--rounds N] [--keys N] [--jobs N] [--kills N]
+const USAGE = `usage: npm run bench -- NAME [--json] [--rounds N] [--keys N] [--jobs N] [--kills N] [--only TEXT]
 
   NAME      all, or one or more of:
 ${BENCHMARKS.map(({ name, description }) => `              ${name.padEnd(13)} ${description}`).join('\n')}
@@ -13,6 +13,7 @@ ${BENCHMARKS.map(({ name, description }) => `              ${name.padEnd(13)} ${
   --keys    keys held by the benchmarks of state (default: as said there)
   --jobs    jobs that run while leaders are killed (default 6)
   --kills   how often leaders are killed with SIGKILL; other ways to die take a part of it (default 1)
+  --only    failover: only scenarios whose name holds this, e.g. 'adopt, SIGKILL'
 `;
 
 interface Request {
@@ -32,6 +33,7 @@ function parse(args: readonly string[]): Request {
       keys: { type: 'string' },
       jobs: { type: 'string', default: '6' },
       kills: { type: 'string', default: '1' },
+      only: { type: 'string' },
     },
   });
   if (positionals.length === 0) throw new Error('name a benchmark');
@@ -41,6 +43,7 @@ function parse(args: readonly string[]): Request {
     keys: values.keys === undefined ? undefined : wholeNumber('keys', values.keys),
     jobs: wholeNumber('jobs', values.jobs),
     kills: wholeNumber('kills', values.kills),
+    only: values.only,
   };
   return { name: positionals.join(' '), benchmarks, options, json: values.json };
 }

@@ -21,6 +21,8 @@ export interface BenchOptions {
   readonly jobs: number;
   /** How often. */
   readonly kills: number;
+  /** Only scenarios whose name holds this. */
+  readonly only: string | undefined;
 }
 
 export interface Benchmark {

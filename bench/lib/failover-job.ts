@@ -1,4 +1,4 @@
-import { closeSync, openSync, readSync, writeSync } from 'node:fs';
+import { appendFileSync, closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import type { Sink, Source, StreamExecutionEnvironment } from 'millrace';
 
@@ -9,11 +9,11 @@ import type { Sink, Source, StreamExecutionEnvironment } from 'millrace';
 export async function main(env: StreamExecutionEnvironment, args: readonly string[]): Promise<void> {
   const { values } = parseArgs({
     args: [...args],
-    options: { notes: { type: 'string' }, 'every-ms': { type: 'string' } },
+    options: { notes: { type: 'string' }, 'every-ms': { type: 'string' }, 'checkpoint-ms': { type: 'string' } },
   });
-  const { notes = '', 'every-ms': everyMs = '100' } = values;
+  const { notes = '', 'every-ms': everyMs = '100', 'checkpoint-ms': checkpointMs = '1000' } = values;
   env.setParallelism(1);
-  env.enableCheckpointing(1_000);
+  env.enableCheckpointing(Number(checkpointMs));
   env
     .fromSource(ticks(Number(everyMs)), 'ticks')
     .uid('ticks')
@@ -66,6 +66,7 @@ function noteGaps(path: string): Sink<number> {
       return {
         open: async () => {
           notes = openSync(`${path}.notes`, 'a');
+          appendFileSync(`${path}.starts`, '.');
           last = openSync(`${path}.last`, 'a+');
           closeSync(last);
           last = openSync(`${path}.last`, 'r+');

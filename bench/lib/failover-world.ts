@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import type { Coordination, Watch } from '../../ha/coordination/coordination.ts';
@@ -25,7 +25,8 @@ export type Victim =
   | 'leader SIGTERM'
   | 'leader SIGSTOP'
   | 'leader and etcd leader'
-  | 'leader and worker';
+  | 'leader and worker'
+  | 'worker';
 
 /** What one kill cost, in milliseconds since it. */
 export interface Felt {
@@ -64,7 +65,7 @@ export class FailoverWorld implements AsyncDisposable {
     private readonly etcd: EtcdCluster,
     private readonly cluster: LocalCluster,
     private readonly coordination: Coordination,
-    private readonly jobs: number,
+    readonly jobs: number,
   ) {}
 
   static async start({ jobs, mode }: { readonly jobs: number; readonly mode: FailoverMode }): Promise<FailoverWorld> {
@@ -106,28 +107,41 @@ export class FailoverWorld implements AsyncDisposable {
   /** Kills, waits until all is well again, replaces the dead. */
   async kill(victim: Victim): Promise<Felt> {
     const before = this.leader;
-    const master = this.cluster.liveMasters.find(({ id }) => id === before?.replicaId);
-    if (before === undefined || master === undefined) throw new Error('nobody leads who could be killed');
+    const leader = this.cluster.liveMasters.find(({ id }) => id === before?.replicaId);
+    if (before === undefined || leader === undefined) throw new Error('nobody leads who could be killed');
+    const master = victim === 'worker' ? undefined : leader;
     const etcdLeader = victim === 'leader and etcd leader' ? this.etcd.member(await this.etcd.leader()) : undefined;
-    const worker = victim === 'leader and worker' ? this.cluster.liveWorkers[0] : undefined;
+    const worker = victim.endsWith('worker') ? this.cluster.liveWorkers[0] : undefined;
+    const starts = this.starts();
     const killedMs = wallMs();
     const etcdDead = etcdLeader?.kill();
     worker?.process.send('SIGKILL');
-    master.process.send(signalOf(victim));
-    await until('the next leader', () => (this.leader?.token ?? 0n) > before.token, { ...PATIENT, everyMs: 1 });
+    master?.process.send(signalOf(victim));
+    if (master !== undefined)
+      await until('the next leader', () => (this.leader?.token ?? 0n) > before.token, { ...PATIENT, everyMs: 1 });
     const electedMs = this.electedAtMs - killedMs;
+    // Until it has noticed, the leader says of the dead what it knew of the living.
+    if (worker !== undefined)
+      await until('the loss to be noticed', () => this.starts() > starts, { ...PATIENT, everyMs: 2 });
     const runningMs = (await this.untilRunning()) - killedMs;
     await etcdDead;
     await etcdLeader?.restart();
-    if (victim === 'leader SIGSTOP') master.process.resume();
-    else await master.process.exited;
+    if (victim === 'leader SIGSTOP') master?.process.resume();
+    else await master?.process.exited;
     // The next tick of a job that paused must have come before the notes are read.
     await wait(2 * OTHERS_EVERY_MS);
     const felt = { electedMs, runningMs, ...this.notesSince(killedMs) };
-    if (victim !== 'leader SIGSTOP') await this.cluster.addMaster();
+    if (master !== undefined && victim !== 'leader SIGSTOP') await this.cluster.addMaster();
     if (worker !== undefined) await this.cluster.addWorker();
     await this.settle();
     return felt;
+  }
+
+  /** How often tasks have begun: each writer says so in its notes. */
+  private starts(): number {
+    return readdirSync(this.notes)
+      .filter((file) => file.endsWith('.starts'))
+      .reduce((sum, file) => sum + statSync(join(this.notes, file)).size, 0);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -164,6 +178,7 @@ export class FailoverWorld implements AsyncDisposable {
     for (let i = 0; i < this.jobs; i++) {
       const everyMs = i < PROBES ? PROBE_EVERY_MS : OTHERS_EVERY_MS;
       const args = ['--notes', join(this.notes, String(i)), '--every-ms', String(everyMs)];
+      args.push('--checkpoint-ms', String(this.checkpointMs));
       await rest.runJar(jar, { jobId: newJobId(random), programArgsList: args });
     }
   }
@@ -179,7 +194,7 @@ export class FailoverWorld implements AsyncDisposable {
       },
       PATIENT,
     );
-    await wait(2_500);
+    await wait(1_500 + this.checkpointMs);
     await this.untilRunning();
   }
 
@@ -200,6 +215,11 @@ export class FailoverWorld implements AsyncDisposable {
     const response = await fetch(`${this.leader?.restUrl}${path}`, { signal: AbortSignal.timeout(3_000) });
     if (!response.ok) throw new Error(`${path} answered ${response.status}`);
     return (await response.json()) as T;
+  }
+
+  /** Some twenty a second at most: recovery is what is measured, not how much a machine can do beside it. */
+  private get checkpointMs(): number {
+    return Math.max(1_000, 50 * this.jobs);
   }
 
   private get notes(): string {

@@ -25,8 +25,8 @@ import { temporaryDir } from './temporary-dir.ts';
 import { untilTold } from './until-told.ts';
 import { localCopiesDirectory, scratchDirectory, WorkerDirectory } from './worker-directory.ts';
 
-/** Each costs some 20 MB of resident memory. */
-const SPARE_THREADS = 1;
+/** Each takes some 20 MB of resident memory. */
+const SPARE_THREADS_MAX = 4;
 
 /** Runs a worker until the process is told to stop; then it says goodbye to the leader and ends its tasks. */
 export async function runTaskManager(c: Configuration, log: Logger): Promise<void> {
@@ -76,8 +76,9 @@ async function startTaskManager(c: Configuration, log: Logger, stack: CloseStack
     scratchDirectory: scratchDirectory(directory.path),
     listenHost: c.taskmanagerBindHost,
     advertisedHost: c.taskmanagerHost,
-    // So that a job that restarts on this worker does not wait for code to load. One will do: the next loads meanwhile.
-    spareThreads: SPARE_THREADS,
+    // So that a job that comes to this worker, when it lost another, does not wait for code to load.
+    slots: c.slots,
+    spareThreads: Math.min(SPARE_THREADS_MAX, availableParallelism()),
   });
   // Closed by the TaskManager; by the stack too, for the case that the start fails in between.
   stack.add('slots', () => slotHost.close());

@@ -186,6 +186,20 @@ test('a thread that is still loading is not ended before it has: native modules 
   expect(await readdir(loaded)).toHaveLength(3);
 });
 
+test('as many threads wait as slots are free, and one when none is', async () => {
+  const loaded = await mkdtemp(join(folder, 'spares-'));
+  const host = await start({ workerData: { slowly: { ms: 1, folder: loaded } }, spareThreads: 4, slots: 2 });
+  const count = async (n: number) => until(`${n} threads`, async () => (await readdir(loaded)).length === n);
+  await count(2);
+  const first = await open(host, 'first');
+  await open(host, 'second');
+  await count(3);
+  // One of them serves the slot that becomes free, and is there already.
+  await first.engine.close();
+  await open(host, 'third');
+  await count(4);
+});
+
 test('a closed host ends all its threads and opens no more', async () => {
   const host = await start({ spareThreads: 2 });
   const slot = await open(host);

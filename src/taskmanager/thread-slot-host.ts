@@ -19,8 +19,10 @@ export interface ThreadSlotHostOptions {
   readonly scratchDirectory?: string;
   readonly listenHost?: string;
   readonly advertisedHost?: string;
-  /** Threads kept loaded for slots to come. Default 1. */
+  /** Threads kept loaded for slots to come, at most. Default 1. */
   readonly spareThreads?: number;
+  /** How many slots there are: no more threads are kept than slots are free, but one that may take the place of another. */
+  readonly slots?: number;
   /** Default 500 ms. */
   readonly reportIntervalMs?: number;
   /** How long a thread may take to end by itself before it is terminated. Default 500 ms. */
@@ -80,6 +82,11 @@ export class ThreadSlotHost implements SlotHost {
     };
     try {
       await thread.assign(jobId, { name, listenPort, ...hosts }, events);
+      // Its slot is free again then.
+      this.background.run('load spare threads', async () => {
+        await thread.exited;
+        this.refillSpares();
+      });
       return thread;
     } catch (error) {
       await thread.close();
@@ -102,7 +109,9 @@ export class ThreadSlotHost implements SlotHost {
   }
 
   private get spareTarget(): number {
-    return this.options.spareThreads ?? 1;
+    const { spareThreads = 1, slots = Number.POSITIVE_INFINITY } = this.options;
+    const used = this.threads.size - this.spares.size;
+    return Math.min(spareThreads, Math.max(1, slots - used));
   }
 
   private createThread(): SlotThread {
