@@ -16,7 +16,7 @@ import { packJob } from '../../src/program/pack.ts';
 import { packageRoot } from '../../test-support/ensure-infra.ts';
 import { EtcdCluster } from '../../test-support/etcd-cluster.ts';
 import { makeTempFolder, removeTempFolder } from '../../test-support/guardian.ts';
-import { LocalCluster } from '../../test-support/local-cluster.ts';
+import { LocalCluster, logLines } from '../../test-support/local-cluster.ts';
 import { until } from '../../test-support/until.ts';
 
 export type FailoverMode = 'adopt' | 'restart';
@@ -123,7 +123,8 @@ export class FailoverWorld implements AsyncDisposable {
     // Until it has noticed, the leader says of the dead what it knew of the living.
     if (worker !== undefined)
       await until('the loss to be noticed', () => this.starts() > starts, { ...PATIENT, everyMs: 2 });
-    const runningMs = (await this.untilRunning()) - killedMs;
+    await this.untilRunning();
+    const runningMs = this.lastToRunMs(killedMs) - killedMs;
     await etcdDead;
     await etcdLeader?.restart();
     if (victim === 'leader SIGSTOP') master?.process.resume();
@@ -198,17 +199,26 @@ export class FailoverWorld implements AsyncDisposable {
     await this.untilRunning();
   }
 
-  /** When the leader says that every task of every job runs. */
-  private async untilRunning(): Promise<number> {
+  /** Until the leader says that every task of every job runs. Not asked all the time: it has other things to do. */
+  private async untilRunning(): Promise<void> {
     await until(
       'every job to run',
       async () => {
         const { jobs } = await this.ask<{ jobs: JobRow[] }>('/jobs/overview');
         return jobs.filter(runs).length >= this.jobs;
       },
-      { ...PATIENT, everyMs: 5 },
+      { ...PATIENT, everyMs: 50 },
     );
-    return wallMs();
+  }
+
+  /** When the last job, or task of one, began to run or was taken over, by the logs. */
+  private lastToRunMs(sinceMs: number): number {
+    const times = [...this.cluster.liveMasters, ...this.cluster.liveWorkers].flatMap(({ process }) =>
+      logLines(process.log()).flatMap(({ time, msg, to }) =>
+        time >= sinceMs && to === 'RUNNING' && (msg === 'job status' || msg === 'task changed state') ? [time] : [],
+      ),
+    );
+    return Math.max(sinceMs, ...times);
   }
 
   private async ask<T>(path: string): Promise<T> {

@@ -44,9 +44,14 @@ export class WorkerRegistrations implements Closeable {
   private readonly watched: WatchedKeys;
   private readonly background: BackgroundTasks;
 
+  private workers: readonly ListedWorker[] = [];
+
   private constructor(private readonly deps: LeaderRetrievalDeps) {
     this.background = new BackgroundTasks(deps.log);
-    this.watched = WatchedKeys.start(deps, { prefix: deps.keys.workers }, () => undefined);
+    // Read as they change: whoever has just become leader has no time to.
+    this.watched = WatchedKeys.start(deps, { prefix: deps.keys.workers }, () => {
+      this.workers = this.read();
+    });
   }
 
   static start(deps: LeaderRetrievalDeps): WorkerRegistrations {
@@ -55,7 +60,10 @@ export class WorkerRegistrations implements Closeable {
 
   /** By id; undefined while it is not known. */
   list(): readonly ListedWorker[] | undefined {
-    if (!this.watched.ready || !this.watched.connected) return undefined;
+    return this.watched.ready && this.watched.connected ? this.workers : undefined;
+  }
+
+  private read(): readonly ListedWorker[] {
     const workers = new Map<TaskManagerId, ListedWorker>();
     for (const entry of this.watched.entries.values()) {
       try {

@@ -36,8 +36,29 @@ export function encodeObject<T>(type: ObjectType<T>, value: T): Uint8Array {
   return Buffer.concat([MAGIC, createHash('sha256').update(body).digest(), body]);
 }
 
+/** What bytes in memory were decoded to already. It goes with the bytes. */
+const ahead = new WeakMap<Uint8Array, { readonly type: unknown; readonly value: unknown }>();
+
+/** Decodes now what will be needed in a hurry: `decodeObject` of the same bytes then only looks. */
+export function decodeAhead<T>(type: ObjectType<T>, objectKey: string, bytes: Uint8Array): void {
+  ahead.set(bytes, { type, value: decodeObject(type, objectKey, bytes) });
+}
+
+/** A copy for somebody else, with what is known of its content. */
+export function copyOf(bytes: Uint8Array): Uint8Array {
+  const copy = new Uint8Array(bytes);
+  const decoded = ahead.get(bytes);
+  if (decoded !== undefined) ahead.set(copy, decoded);
+  return copy;
+}
+
 /** @throws `CORRUPT` or `UNSUPPORTED_VERSION`. */
 export function decodeObject<T>(type: ObjectType<T>, objectKey: string, bytes: Uint8Array): T {
+  const decoded = ahead.get(bytes);
+  return decoded?.type === type ? (decoded.value as T) : decodeBytes(type, objectKey, bytes);
+}
+
+function decodeBytes<T>(type: ObjectType<T>, objectKey: string, bytes: Uint8Array): T {
   const what = `${type.name} object ${objectKey}`;
   const header = bytes.subarray(0, HEADER_BYTES);
   if (header.length < HEADER_BYTES || !MAGIC.equals(header.subarray(0, MAGIC.length)))

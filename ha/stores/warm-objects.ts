@@ -6,9 +6,9 @@ import type { Logger } from '../../src/kernel/log.ts';
 import type { Coordination, Entry } from '../coordination/coordination.ts';
 import { WatchedKeys } from '../election/watched-keys.ts';
 import type { ClusterKeys } from './cluster-keys.ts';
-import { type ObjectPointer, readVerified } from './object-codec.ts';
+import { copyOf, decodeAhead, type ObjectPointer, type ObjectType, readVerified } from './object-codec.ts';
 import { decodeRecord } from './record-codec.ts';
-import { CHECKPOINT_RECORD, JOB_RECORD } from './records.ts';
+import { CHECKPOINT_RECORD, GRAPH_OBJECT, JOB_RECORD, METADATA_OBJECT } from './records.ts';
 
 export interface WarmObjectsDeps {
   readonly coordination: Coordination;
@@ -23,6 +23,8 @@ export interface WarmObjectsOptions {
   readonly bytesMax?: number;
 }
 
+type Wanted = ObjectPointer & { readonly type: ObjectType<unknown> };
+
 const READS_AT_ONCE = 4;
 /** Changes come in bursts; the objects are needed when a leader dies, not within the millisecond. */
 const SETTLE_MS = 50;
@@ -31,7 +33,7 @@ const USEFUL_MS = 15_000;
 
 /**
  * The object store as a standby has it: graphs and the newest checkpoint's metadata of every job are here
- * already when it takes over.
+ * already, and decoded, when it takes over.
  *
  * Invariants:
  *   P1. Nothing is decided by what is held. Which objects count the pointers say, read when they are needed;
@@ -99,7 +101,7 @@ export class WarmObjects implements ObjectStore {
   async get(key: string, signal?: AbortSignal): Promise<Uint8Array> {
     // A copy: a caller that changes what it was given must not change what the next one gets.
     const held = this.held.get(key);
-    return held === undefined ? await this.deps.objects.get(key, signal) : new Uint8Array(held);
+    return held === undefined ? await this.deps.objects.get(key, signal) : copyOf(held);
   }
 
   put(key: string, bytes: Uint8Array, signal?: AbortSignal): Promise<void> {
@@ -150,11 +152,13 @@ export class WarmObjects implements ObjectStore {
     await Promise.all(Array.from({ length: READS_AT_ONCE }, fetchNext));
   }
 
-  private async fetch(pointer: ObjectPointer): Promise<void> {
+  private async fetch(pointer: Wanted): Promise<void> {
     try {
       const bytes = await readVerified(this.deps.objects, pointer);
       // Another round may have been quicker.
       if (this.held.has(pointer.objectKey)) return;
+      // A hundred jobs are a hundred graphs: to decode them all takes longer than to elect a leader.
+      decodeAhead(pointer.type, pointer.objectKey, bytes);
       this.held.set(pointer.objectKey, bytes);
       this.bytes += bytes.length;
     } catch (error) {
@@ -164,24 +168,24 @@ export class WarmObjects implements ObjectStore {
   }
 
   /** Every job's graph, and the metadata of its newest checkpoint. */
-  private pointers(): ReadonlyMap<string, ObjectPointer> {
+  private pointers(): ReadonlyMap<string, Wanted> {
     const [jobs, checkpoints] = this.watches.map((watch) => [...watch.entries.values()]);
     const newest = new Map<string, Entry>();
     for (const entry of checkpoints ?? []) {
       const job = entry.key.slice(0, entry.key.lastIndexOf('/'));
       if ((newest.get(job)?.key ?? '') < entry.key) newest.set(job, entry);
     }
-    const pointers = new Map<string, ObjectPointer>();
-    const add = (read: () => ObjectPointer) => {
+    const pointers = new Map<string, Wanted>();
+    const add = (type: Wanted['type'], read: () => ObjectPointer) => {
       try {
         const pointer = read();
-        pointers.set(pointer.objectKey, pointer);
+        pointers.set(pointer.objectKey, { ...pointer, type });
       } catch (error) {
         this.deps.log.debug({ err: asError(error) }, 'record not read ahead'); // P2
       }
     };
-    for (const entry of jobs ?? []) add(() => decodeRecord(JOB_RECORD, entry).graph);
-    for (const entry of newest.values()) add(() => decodeRecord(CHECKPOINT_RECORD, entry).metadata);
+    for (const entry of jobs ?? []) add(GRAPH_OBJECT, () => decodeRecord(JOB_RECORD, entry).graph);
+    for (const entry of newest.values()) add(METADATA_OBJECT, () => decodeRecord(CHECKPOINT_RECORD, entry).metadata);
     return pointers;
   }
 

@@ -31,6 +31,7 @@ import { LeaderRole } from './leader-role.ts';
 import { internalTls, rpcTls } from './internal-tls.ts';
 import { objectStoreSettings, openObjects } from './open-objects.ts';
 import { openCoordination, type ProcessDeps } from './open-stores.ts';
+import { rehearseTakeover } from './rehearse.ts';
 import { startElection, startLeaseKeeper } from './start-election.ts';
 import { temporaryDir } from './temporary-dir.ts';
 import { untilTold } from './until-told.ts';
@@ -187,7 +188,12 @@ async function startJobManager(c: Configuration, log: Logger, version: string, s
     },
     'jobmanager started',
   );
+  const rehearsal = deps.clock.schedule(REHEARSE_AFTER_MS, () => void rehearseTakeover());
+  stack.add('rehearsal', async () => rehearsal.cancel());
 }
+
+/** Whoever leads from the start has other things to do in its first moments. */
+const REHEARSE_AFTER_MS = 500;
 
 function webRoot(): string | undefined {
   const built = join(findPackageRoot(), 'dist', 'web');

@@ -18,6 +18,9 @@ export interface GrpcChannelOptions {
   readonly onConnectionLost: (reason: string) => void;
 }
 
+/** The dead are told by their refusals, each of a connect of its own (see `HeartbeatMonitor`): that must not take long. */
+const RECONNECT_MS = 20;
+
 /**
  * One TCP connection to one peer, opened with the first call.
  *
@@ -99,8 +102,8 @@ export class GrpcChannel {
   private channelOptions(): ChannelOptions {
     return {
       'grpc.use_local_subchannel_pool': 1,
-      'grpc.initial_reconnect_backoff_ms': 50,
-      'grpc.min_reconnect_backoff_ms': 50,
+      'grpc.initial_reconnect_backoff_ms': RECONNECT_MS,
+      'grpc.min_reconnect_backoff_ms': RECONNECT_MS,
       'grpc.max_reconnect_backoff_ms': 200,
       'grpc.keepalive_time_ms': 5_000,
       'grpc.keepalive_timeout_ms': 1_500,
