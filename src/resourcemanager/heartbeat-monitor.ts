@@ -27,12 +27,12 @@ export interface HeartbeatOptions {
 /** Refusals in a row that prove a dead process. One may be a restart of the worker's server; two are not chance. */
 const REFUSALS = 2;
 const OVERDUE_INTERVALS = 2.5;
-/** Longer than the first reconnect back-off of the RPC layer (20 ms ± 20 %), so that each refusal is of a connect of its own. */
-const PROBE_AGAIN_MS = 30;
+/** Well over the first reconnect back-off of the RPC layer (20 ms ± 20 %), so that each refusal is of a connect of its own. */
+const PROBE_AGAIN_MS = 50;
 
 /**
  * Asks one worker for its heartbeat. Dead is: silent for the whole time-out by the monotonic clock, or
- * connections refused twice in a row, which takes some thirty milliseconds. Time-outs and unreachable hosts
+ * connections refused twice in a row, which takes some fifty milliseconds. Time-outs and unreachable hosts
  * are never taken as proof before the time-out.
  */
 export class HeartbeatMonitor {

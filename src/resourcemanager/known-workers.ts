@@ -26,7 +26,7 @@ export interface KnownWorkersDeps {
 
 /**
  * Workers that a new leader expects to register. Each is called, because one whose process is dead will never
- * come: two refused connections take some thirty milliseconds, waiting for it in vain would take seconds. Whoever
+ * come: two refused connections take some fifty milliseconds, waiting for it in vain would take seconds. Whoever
  * neither comes nor is proven dead is waited for until the time is over.
  */
 export class KnownWorkers {
