@@ -134,11 +134,12 @@ export const MUTANTS: readonly Mutant[] = [
     'a slot is given to the next job while its engine still runs (10)',
     ['await this.slots.get(slotIndex)?.close();', ';'],
   ),
+  // That a worker frees the slots of a released job itself is no mutant: the resource manager frees them, too.
   mutant(
-    'released-job-keeps-slots',
-    'src/taskmanager/task-manager.js',
-    'a worker that was away when a job ended keeps its slots (4, 10)',
-    ["if (slot.kind !== 'free' && slot.jobId === jobId)\n                await", 'if (false)\n                await'],
+    'unclaimed-slots-stay',
+    'src/resourcemanager/resource-manager.js',
+    'a slot that was given to a job when that had ended is never free again (4, 10)',
+    ["this.freeInBackground(worker, allocationId, 'no job of the present leader claims it');", ';'],
   ),
   mutant(
     'lost-worker-not-told',
@@ -193,6 +194,8 @@ export const MUTANTS: readonly Mutant[] = [
     'discard-referenced-state',
     DRIVER,
     'objects of an aborted checkpoint go although a completed one shares them (7)',
+    // Either of the two would do: names tell who wrote an object, and the master knows what it has restored.
+    ['.filter((key) => !isBorrowed(key, ack))', ''],
     ['if (set.has(key))\n                    return false;', ';'],
   ),
   mutant(
@@ -201,6 +204,39 @@ export const MUTANTS: readonly Mutant[] = [
     'what a finished task left is taken from a checkpoint that is being subsumed (5, 7)',
     ['const present = this.run;\n', 'const present = this.run;\nconst early = present?.last;\n'],
     ['this.write(checkpoint, run, present?.last)', 'this.write(checkpoint, run, early)'],
+  ),
+  mutant(
+    'asked-in-circles',
+    COORDINATOR,
+    'while no checkpoint id can be had, a savepoint that is asked for asks for one again and again at once (14)',
+    [
+      'if (state.requests.length > 0)\n        return Math.max(run.notBeforeMs, nowMs);',
+      'if (state.requests.length > 0)\n        return nowMs;',
+    ],
+  ),
+  mutant('commit-by-a-savepoint', COORDINATOR, 'sinks are told of a savepoint, and commit by it (8)', [
+    'const notify = isSavepoint && checkpoint.stop === undefined ? undefined : current?.deployment;',
+    'const notify = current?.deployment;',
+  ]),
+  mutant('savepoint-that-borrows', DRIVER, 'a savepoint refers to what finished tasks left in a checkpoint (5)', [
+    'if (location !== undefined) {',
+    'if (false) {',
+  ]),
+  mutant('savepoint-subsumed', CHECKPOINTS, 'a savepoint is subsumed like a checkpoint (7, 12)', [
+    "then: part.flatMap((pointer) => pointer.record.kind === 'SAVEPOINT'",
+    'then: part.flatMap((pointer) => false',
+  ]),
+  mutant(
+    'stop-forgotten-on-restart',
+    'src/jobmaster/find-restore-point.js',
+    'a job that failed after the savepoint with which it stops reads on (8, 12)',
+    ['stopped = listed.some(({ stop }) => stop !== undefined);', ';'],
+  ),
+  mutant(
+    'restart-from-a-savepoint',
+    'src/jobmaster/find-restore-point.js',
+    'a job restarts from a savepoint, by which no sink has committed (6, 8)',
+    ["ids = listed.filter(({ kind, stop }) => kind === 'CHECKPOINT' || stop !== undefined);", 'ids = listed;'],
   ),
   mutant(
     'late-answer-counts',

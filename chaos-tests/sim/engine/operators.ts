@@ -10,6 +10,7 @@ import {
   RESOLVED,
   type SubtaskOperator,
 } from '../../../src/subtask/operators/operator.ts';
+import { cutState, openKeyedState } from '../../../src/subtask/operators/operator-state.ts';
 import type { SimProcess } from '../sim-process.ts';
 import type { CommittedOutput, SimTransaction } from './committed-output.ts';
 import { recordAt, type SimRecord, type SimSplit } from './records.ts';
@@ -72,14 +73,7 @@ export class CountOperator implements SubtaskOperator {
   }
 
   async open(): Promise<void> {
-    const { scope, range, maxParallelism, restore, signal, stateBackends } = this.context;
-    this.backend = await stateBackends.createKeyedStateBackend({
-      scope,
-      range,
-      maxParallelism,
-      restore: restore?.snapshot?.keyed ?? [],
-      signal,
-    });
+    this.backend = await openKeyedState(this.context);
     this.counts = this.backend.valueState<number>('count');
   }
 
@@ -93,18 +87,7 @@ export class CountOperator implements SubtaskOperator {
   }
 
   snapshot(checkpointId: number, options?: SnapshotOptions): OperatorCut | undefined {
-    const pending = this.backend?.snapshot(checkpointId, options);
-    if (pending === undefined) return undefined;
-    const { operatorId } = this.context.scope;
-    return {
-      write: async (signal) => {
-        const { handles, bytes } = await pending.write(signal);
-        return handles.length === 0
-          ? undefined
-          : { snapshot: { operatorId, keyed: [...handles], operator: [] }, bytes };
-      },
-      discard: () => pending.discard(),
-    };
+    return cutState(this.context, { keyed: this.backend }, checkpointId, options);
   }
 
   checkpointCompleted(checkpointId: number): Promise<void> {
