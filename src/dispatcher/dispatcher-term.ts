@@ -116,11 +116,16 @@ export class DispatcherTerm {
 
   /** Throws `NOT_LEADER` unless decisions may be taken now. */
   mustLead(): void {
-    if (this.closed.signal.aborted) throw new NotLeaderError('This master no longer leads.', AGAIN);
+    this.mustNotBeOver();
     if (this.suspended || !this.leadership.isValid()) {
       throw new NotLeaderError('The leader is not sure of its leadership and takes no decisions.', AGAIN);
     }
     if (!this.recovered) throw new NotLeaderError('The leader is still reading which jobs there are.', AGAIN);
+  }
+
+  /** Not "there is no such job", from a leader that has just let go of all its jobs. */
+  private mustNotBeOver(): void {
+    if (this.closed.signal.aborted) throw new NotLeaderError('This master no longer leads.', AGAIN);
   }
 
   submit(graph: JobGraph, options: { readonly idempotencyKey?: string }): Promise<SubmitResult> {
@@ -150,8 +155,9 @@ export class DispatcherTerm {
     return job === undefined ? undefined : (masterOf(job) ?? 'not-running');
   }
 
-  /** The job as operations see it. */
+  /** The job as operations see it. @throws `NOT_LEADER` once the term is over: then nothing is known of any job. */
   operated(jobId: JobId): OperatedJob {
+    this.mustNotBeOver();
     const job = this.jobs.get(jobId);
     switch (job?.kind) {
       case 'running':
@@ -213,6 +219,7 @@ export class DispatcherTerm {
   }
 
   private refuseCancel(jobId: JobId): never {
+    this.mustNotBeOver();
     const status = this.ended.get(jobId)?.status ?? this.statusOfEnding(jobId);
     if (status === undefined) throw new NotFoundError(`There is no job ${jobId}.`);
     throw new MillraceError('CONFLICT', `Job ${jobId} has already ended: ${status}.`);

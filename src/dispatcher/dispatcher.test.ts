@@ -3,6 +3,7 @@ import { EtcdModel, type ModelFault } from '../../ha/coordination/etcd-model.ts'
 import type { Transaction } from '../../ha/coordination/coordination.ts';
 import { MemoryObjectStore } from '../../ha/objects/memory-object-store.ts';
 import { openHaStores } from '../../ha/stores/ha-stores.ts';
+import type { TriggerId } from '../contracts/operations.ts';
 import type { AttemptReport } from '../contracts/task.ts';
 import { NO_IO } from '../contracts/task.ts';
 import { MillraceError, UnavailableError } from '../kernel/errors.ts';
@@ -596,3 +597,15 @@ function reportOf(n: number): AttemptReport {
     io: NO_IO,
   };
 }
+
+test('a request under way when leadership ends is to be repeated: the job is not said to be unknown', async () => {
+  newCluster();
+  const a = newMaster();
+  await a.lead();
+  await a.dispatcher.submitJob(graphOf(1), {});
+  const triggerId = 'a'.repeat(32) as TriggerId;
+  const savepoint = a.dispatcher.triggerSavepoint(jobIdOf(1), { triggerId });
+  const ended = a.dispatcher.endTerm();
+  await expect(savepoint).rejects.toEqual(code('NOT_LEADER'));
+  await ended;
+});
