@@ -28,7 +28,13 @@ const failed: SimReport[] = [];
 const startedMs = performance.now();
 let steps = 0;
 let done = 0;
-for (let seed = first; seed < first + count; seed++) {
+let stopped = false;
+// What was done until then is told.
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.once(signal, () => {
+    stopped = true;
+  });
+for (let seed = first; seed < first + count && !stopped; seed++) {
   const report = await simulate(seed, { record: values.trace });
   steps += report.steps;
   done++;

@@ -7,6 +7,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { sleep, SystemClock } from '../../src/kernel/clock.ts';
 import { silentLogger } from '../../src/kernel/log.ts';
 import { type Random, SystemRandom } from '../../src/kernel/random.ts';
+import { compactEtcd } from '../../test-support/compact-etcd.ts';
 import { EtcdCluster } from '../../test-support/etcd-cluster.ts';
 import { releasePorts, reservePorts } from '../../test-support/free-ports.ts';
 import { makeTempFolder, removeTempFolder } from '../../test-support/guardian.ts';
@@ -66,17 +67,7 @@ const freshNamespace = () => {
 
 /** Compacts to the newest revision and waits until every member has done so. */
 async function compact(client: Coordination): Promise<void> {
-  const revision = String((await client.list('')).revision);
-  const post = async (endpoint: string, path: string, body: object) =>
-    (await fetch(`${endpoint}/v3/kv/${path}`, { method: 'POST', body: JSON.stringify(body) })).json() as Promise<{
-      error?: string;
-    }>;
-  await post(cluster.member(0).endpoint, 'compaction', { revision });
-  const old = { key: 'YQ==', revision: String(BigInt(revision) - 1n), serializable: true };
-  for (const { endpoint } of cluster.members)
-    await until(`${endpoint} to have compacted`, async () =>
-      (await post(endpoint, 'range', old)).error?.includes('compacted'),
-    );
+  await compactEtcd(cluster, (await client.list('')).revision);
 }
 
 describe('the contract', () => {

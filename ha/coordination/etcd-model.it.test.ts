@@ -2,7 +2,9 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { SystemClock } from '../../src/kernel/clock.ts';
 import { toErrorInfo } from '../../src/kernel/errors.ts';
 import { silentLogger } from '../../src/kernel/log.ts';
+import { ManualClock } from '../../src/kernel/manual-clock.ts';
 import { type Random, SeededRandom, SystemRandom } from '../../src/kernel/random.ts';
+import { compactEtcd } from '../../test-support/compact-etcd.ts';
 import { EtcdCluster } from '../../test-support/etcd-cluster.ts';
 import { until } from '../../test-support/until.ts';
 import type { Coordination, Entry, Guard, Op, Revision, WatchEvent } from './coordination.ts';
@@ -16,6 +18,8 @@ import { EtcdModel } from './etcd-model.ts';
  */
 const OPERATIONS = Number(process.env.MILLRACE_MODEL_OPS ?? 400);
 const SEED = Number(process.env.MILLRACE_MODEL_SEED ?? 1);
+const COMPACT_EVERY = 90;
+const EXPIRE_EVERY = 190;
 const KEYS = ['a', 'a/1', 'a/2', 'b', 'b/1', 'c'];
 
 let cluster: EtcdCluster;
@@ -45,6 +49,17 @@ class Side {
     if (entry === undefined) return '-';
     const lease = entry.lease === undefined ? '' : ` lease ${this.leases.indexOf(entry.lease)}`;
     return `${entry.key}=${entry.value} ${this.revision(entry.createRevision)}..${this.revision(entry.modRevision)}${lease}`;
+  }
+
+  /** What a watch from the beginning is told first. */
+  async firstEvent(): Promise<string> {
+    const events: WatchEvent[] = [];
+    const watch = this.store.watch('', this.origin, (event) => events.push(event));
+    const event = await until('the first event of a watch', () => events.find(({ kind }) => kind !== 'disconnected'));
+    await watch.close();
+    if (event.kind !== 'reset') return event.kind;
+    const { entries, revision } = event.listing;
+    return `reset ${this.revision(revision)} ${entries.map((entry) => this.entry(entry)).join(', ')}`;
   }
 
   event(event: WatchEvent): void {
@@ -111,7 +126,7 @@ async function play(side: Side, step: Step): Promise<string> {
         return `${side.revision(revision)} ${entries.map((entry) => side.entry(entry)).join(', ')}`;
       }
       case 'grant': {
-        const { id, grantedTtlMs } = await store.grantLease(600_000);
+        const { id, grantedTtlMs } = await store.grantLease(36_000_000);
         leases.push(id);
         return `granted ${grantedTtlMs}`;
       }
@@ -136,13 +151,23 @@ async function play(side: Side, step: Step): Promise<string> {
   }
 }
 
+async function putUnderShortLease({ store, leases }: Side, keys: readonly string[]): Promise<void> {
+  const { id } = await store.grantLease(1_000);
+  leases.push(id);
+  await store.txn({ guards: [], then: keys.map((key) => ({ kind: 'put', key, value: 'short', lease: id })) });
+}
+
+const isNone = (entry: Entry | undefined) => entry === undefined;
+
 test('random operations have the same answers and the same watch events in the model as in etcd', async () => {
-  const clock = new SystemClock();
+  // The model's time passes when it is told to.
+  const clock = new ManualClock();
   const etcd = new EtcdCoordination(
-    { clock, random: new SystemRandom(), log: silentLogger },
+    { clock: new SystemClock(), random: new SystemRandom(), log: silentLogger },
     { endpoints: cluster.endpoints, namespace: '/model/' },
   );
-  const model = new EtcdModel({ clock, minTtlMs: 1_000 }).client();
+  const store = new EtcdModel({ clock, minTtlMs: 1_000 });
+  const model = store.client();
   const sides = await Promise.all([etcd, model].map(async (store) => new Side(store, (await store.list('')).revision)));
   const [real, modelled] = sides as [Side, Side];
   for (const side of sides) side.store.watch('a', side.origin, (event) => side.event(event));
@@ -153,6 +178,25 @@ test('random operations have the same answers and the same watch events in the m
     if (step.kind === 'grant') granted++;
     const [expected, given] = [await play(real, step), await play(modelled, step)];
     expect(given, `operation ${i} of seed ${SEED}: ${JSON.stringify(step)}`).toBe(expected);
+    if (i % COMPACT_EVERY === COMPACT_EVERY - 1) {
+      // Those that have kept up are not disturbed, and one that asks for what is gone begins anew.
+      await until('all watch events of etcd', () => real.events.length >= modelled.events.length);
+      await compactEtcd(cluster, (await etcd.list('')).revision);
+      store.compact();
+      expect(await modelled.firstEvent(), `compacted after operation ${i} of seed ${SEED}`).toBe(
+        await real.firstEvent(),
+      );
+    }
+    if (i % EXPIRE_EVERY === EXPIRE_EVERY - 1) {
+      granted++;
+      const keys = KEYS.filter(() => random.int(2) === 0);
+      for (const side of sides) await putUnderShortLease(side, keys);
+      await clock.advance(2_000);
+      // When it expires is etcd's to say; what goes with it, and in which revision, is not.
+      await until('a lease to expire', async () => (await Promise.all(keys.map((key) => etcd.get(key)))).every(isNone));
+      const list: Step = { kind: 'list', key: '' };
+      expect(await play(modelled, list), `expired after operation ${i} of seed ${SEED}`).toBe(await play(real, list));
+    }
   }
   await until('all watch events of etcd', () => real.events.length >= modelled.events.length);
   expect(modelled.events.length).toBeGreaterThan(OPERATIONS / 20);
