@@ -66,6 +66,7 @@ export class FailoverWorld implements AsyncDisposable {
     private readonly cluster: LocalCluster,
     private readonly coordination: Coordination,
     readonly jobs: number,
+    private readonly mode: FailoverMode,
   ) {}
 
   static async start({ jobs, mode }: { readonly jobs: number; readonly mode: FailoverMode }): Promise<FailoverWorld> {
@@ -97,10 +98,10 @@ export class FailoverWorld implements AsyncDisposable {
       { clock, random, log: silentLogger },
       { type: 'etcd', endpoints: [...etcd.endpoints], namespace: '/millrace/' },
     );
-    const world = new FailoverWorld(dir, etcd, cluster, coordination, jobs);
+    const world = new FailoverWorld(dir, etcd, cluster, coordination, jobs, mode);
     await world.follow();
     await world.submit();
-    await world.settle();
+    await world.settle(world.checkpointMs);
     return world;
   }
 
@@ -134,7 +135,8 @@ export class FailoverWorld implements AsyncDisposable {
     const felt = { electedMs, runningMs, ...this.notesSince(killedMs) };
     if (master !== undefined && victim !== 'leader SIGSTOP') await this.cluster.addMaster();
     if (worker !== undefined) await this.cluster.addWorker();
-    await this.settle();
+    // What is to be restored must have been stored before.
+    await this.settle(this.mode === 'restart' || worker !== undefined ? this.checkpointMs : 0);
     return felt;
   }
 
@@ -184,8 +186,8 @@ export class FailoverWorld implements AsyncDisposable {
     }
   }
 
-  /** Everybody stands by, every job runs and has completed a checkpoint or two. */
-  private async settle(): Promise<void> {
+  /** Everybody stands by and every job runs; `moreMs` for checkpoints. */
+  private async settle(moreMs = 0): Promise<void> {
     await this.untilRunning();
     await until(
       'all masters',
@@ -195,7 +197,7 @@ export class FailoverWorld implements AsyncDisposable {
       },
       PATIENT,
     );
-    await wait(1_500 + this.checkpointMs);
+    await wait(1_500 + moreMs);
     await this.untilRunning();
   }
 

@@ -345,6 +345,16 @@ test('a worker that was away when its job ended is told when it comes back', asy
   expect(manager.totals().slotsFree).toBe(1);
 });
 
+test('a slot that a late command gives to a job that has ended is free again with the next heartbeat', async () => {
+  const a = FakeWorker.named('a', 1);
+  const { clock, manager } = await cluster([a], { unclaimedGraceMs: 60_000 });
+  await manager.releaseJob(job(1));
+  a.slots[0] = { allocationId: allocation('a'), jobId: job(1) };
+  await clock.advance(1_100);
+  expect(a.slots[0]).toBeUndefined();
+  expect(manager.totals().slotsFree).toBe(1);
+});
+
 test('closing rejects who waits and frees nothing: workers keep what they have for the next leader', async () => {
   const a = FakeWorker.named('a', 1);
   const { clock, manager } = await cluster([a]);

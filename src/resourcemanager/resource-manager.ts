@@ -265,6 +265,7 @@ export class ResourceManager
             return;
           }
           worker.heard(report, askedAt);
+          this.freeSlotsOfEndedJobs(worker);
           this.emit({ kind: 'reported', taskManagerId, report });
           // Not before: only a worker that was reached gets new tasks.
           this.known?.seen(taskManagerId);
@@ -323,6 +324,12 @@ export class ResourceManager
           await entry.worker.releaseJob(jobId);
           this.schedule();
         });
+  }
+
+  /** A command that was held up on its way may give a slot to a job that has ended meanwhile: nobody will claim it. */
+  private freeSlotsOfEndedJobs(worker: RegisteredWorker): void {
+    for (const { jobId, allocationId } of worker.unclaimed(0))
+      if (this.releasedJobs.has(jobId)) this.freeInBackground(worker, allocationId, 'its job is over');
   }
 
   private untilResumed(signal: AbortSignal): Promise<void> {
