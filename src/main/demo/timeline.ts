@@ -15,7 +15,6 @@ export interface Timeline {
 }
 
 /** What is logged when a process is found to be gone: by its lease, by its process, or by two refused connections. */
-
 export const DETECTED: ReadonlySet<unknown> = new Set([
   'leader lost',
   'the leader is gone, stealing its key',
