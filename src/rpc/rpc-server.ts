@@ -1,4 +1,4 @@
-import { Server, type ServerUnaryCall, type sendUnaryData } from '@grpc/grpc-js';
+import { logVerbosity, Server, type ServerUnaryCall, type sendUnaryData, setLogVerbosity } from '@grpc/grpc-js';
 import type { GatewayHandler, GatewaySpec, MethodSpec } from '../contracts/gateway.ts';
 import { InvariantError } from '../kernel/assert.ts';
 import { asError, InvalidArgumentError, isMillraceError, MillraceError, UnavailableError } from '../kernel/errors.ts';
@@ -155,6 +155,8 @@ export class RpcServer implements Closeable {
 }
 
 async function bind(server: Server, { host, port, tls }: RpcServerOptions): Promise<number> {
+  // Of a taken port the library would tell standard error, which is the log's; its answer says the same.
+  if (process.env.GRPC_VERBOSITY === undefined) setLogVerbosity(logVerbosity.NONE);
   let failure: Error | undefined;
   for (const one of port === 0 ? controlPorts(new SystemRandom()) : [port]) {
     const target = formatAddress({ host, port: one });

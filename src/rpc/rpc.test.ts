@@ -6,7 +6,7 @@ import { createServer, type Server as TcpServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { build } from 'esbuild';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
 import { z } from 'zod';
 import { type GatewayHandler, isConnectionRefused, method } from '../contracts/gateway.ts';
 import { SystemClock } from '../kernel/clock.ts';
@@ -193,10 +193,13 @@ test('closing a gateway ends its calls with CLOSED', async () => {
   expect((await rejection(gateway.echo({}))).code).toBe('CLOSED');
 });
 
-test('binding a taken port is a configuration error', async () => {
+test('binding a taken port is a configuration error, and nothing but that is said', async () => {
   const { port } = await serve();
+  const said = vi.spyOn(console, 'error');
   const error = await rejection(RpcServer.start({ host: '127.0.0.1', port, log }));
   expect(error.code).toBe('CONFIGURATION');
+  expect(said).not.toHaveBeenCalled();
+  said.mockRestore();
 });
 
 test('a caller of a newer protocol is refused with a clear word, one that names none is taken for the first', async () => {
