@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import type { OperatorSnapshot } from '../contracts/state-handles.ts';
+import type { TriggerId } from '../contracts/operations.ts';
 import type { TaskManagerGateway } from '../contracts/task-manager-gateway.ts';
 import type { ErrorInfo } from '../kernel/errors.ts';
 import { asAttemptId, asTaskManagerId, type DeploymentId } from '../kernel/ids.ts';
@@ -227,6 +228,29 @@ test('a checkpoint that has its answers after a newer one gets no pointer, and c
   await bench.clock.advance(0);
   expect([...bench.stores.pointers.keys()]).toEqual([2]);
   expect(bench.calls.slice(-2)).toEqual(['complete 2', 'aborted 1']);
+  expect(bench.stores.discarded).toEqual(['source-1', 'sink-1']);
+  expect(bench.failovers).toEqual([]);
+});
+
+test('nothing gets a pointer behind the savepoint with which the job stops', async () => {
+  const bench = await new Bench({ checkpointing: { maxConcurrent: 2, numRetained: 5 } }).run();
+  let open = () => {};
+  bench.stores.gate = new Promise((resolve) => {
+    open = resolve;
+  });
+  await bench.clock.advance(1_000);
+  const triggerId = 'f'.repeat(32) as TriggerId;
+  bench.driver.request({
+    triggerId,
+    request: { kind: 'SAVEPOINT', location: 's/', stop: 'SUSPEND' },
+    startedWallMs: 0,
+  });
+  await bench.clock.advance(0);
+  await bench.complete(2, ['s/source-2', 's/sink-2']);
+  await bench.complete(1, ['source-1', 'sink-1']);
+  open();
+  await bench.clock.advance(0);
+  expect([...bench.stores.pointers.keys()]).toEqual([2]);
   expect(bench.stores.discarded).toEqual(['source-1', 'sink-1']);
   expect(bench.failovers).toEqual([]);
 });

@@ -79,6 +79,8 @@ interface PresentRun extends CheckpointedRun {
    * taken from it, and a savepoint is not to be referred to.
    */
   last: CompletedCheckpoint['metadata'] | undefined;
+  /** The savepoint with which the job stops, once its pointer is written. */
+  stopId: number | undefined;
 }
 
 /**
@@ -168,7 +170,8 @@ export class CheckpointDriver {
       { jobId: graph.jobId, groups: groupsOf(run) },
     );
     const { metadata } = run.continues?.checkpoint ?? {};
-    this.run = { ...run, notifier, last: metadata?.kind === 'CHECKPOINT' ? metadata : undefined };
+    const last = metadata?.kind === 'CHECKPOINT' ? metadata : undefined;
+    this.run = { ...run, notifier, last, stopId: undefined };
     if (run.continues === undefined) return;
     if (run.continues.checkpoint !== undefined) notifier.completed(run.continues.checkpoint.metadata.checkpointId);
     if (run.continues.adopted || this.boundary !== undefined) this.abortOlder();
@@ -388,9 +391,11 @@ export class CheckpointDriver {
       try {
         await before;
         // Only now is known which checkpoint came last: one that it subsumed may be losing its objects already.
-        const outcome = await this.write(checkpoint, run, present?.last);
-        if (present !== undefined && outcome.kind === 'completed' && checkpoint.kind === 'CHECKPOINT')
-          present.last = outcome.completed.metadata;
+        const outcome = behindStop(checkpoint, present) ?? (await this.write(checkpoint, run, present?.last));
+        if (present !== undefined && outcome.kind === 'completed') {
+          if (checkpoint.kind === 'CHECKPOINT') present.last = outcome.completed.metadata;
+          else if (checkpoint.stop !== undefined) present.stopId = checkpoint.id;
+        }
         this.deps.enqueue(() => this.written(checkpoint, outcome));
       } finally {
         done();
@@ -533,6 +538,12 @@ export class CheckpointDriver {
     this.run?.notifier.stop();
     this.deps.onFenced(reason);
   }
+}
+
+/** The job stops with a newer one, by which its sinks commit: no pointer comes behind that. */
+function behindStop({ kind, id }: PendingCheckpoint, run: PresentRun | undefined): CommitOutcome | undefined {
+  if (kind !== 'CHECKPOINT' || run?.stopId === undefined || run.stopId < id) return undefined;
+  return { kind: 'failed', error: subsumedBy(run.stopId), keepObjects: false };
 }
 
 /** The tasks (or those of `targets`) that hear of a checkpoint together; tasks on workers without a slot of ours hear nothing. */
