@@ -72,9 +72,8 @@ test('a long job can be listed, looked at and cancelled from the command line', 
   expect((await millrace('status', jobId, '-m', masters)).out).toContain('RUNNING');
   expect(await millrace('cancel', jobId, '--wait', '-m', masters)).toMatchObject({ code: 0 });
   expect((await millrace('list', '--all', '-m', masters)).out).toContain(`${jobId} : Word count of files (CANCELED)`);
-  const again = await millrace('cancel', jobId, '-m', masters);
-  expect(again.code).toBe(1);
-  expect(again.err).toContain('already ended: CANCELED');
+  // As it would be asked again after a lost answer.
+  expect(await millrace('cancel', jobId, '-m', masters)).toMatchObject({ code: 0 });
 });
 
 test('mistakes on the command line get one clear sentence and a failing code', async () => {

@@ -193,11 +193,11 @@ export class DispatcherTerm {
   /** Durable first: the wish survives this leader. */
   async cancel(jobId: JobId): Promise<void> {
     this.mustLead();
-    if (!this.jobs.has(jobId)) this.refuseCancel(jobId);
+    if (!this.jobs.has(jobId)) return this.cancelOver(jobId);
     try {
       await this.fenced(() => this.deps.graphs.requestCancel(jobId, this.token));
     } catch (error) {
-      if (isMillraceError(error, 'NOT_FOUND')) this.refuseCancel(jobId);
+      if (isMillraceError(error, 'NOT_FOUND')) return this.cancelOver(jobId);
       throw error;
     }
     const job = this.jobs.get(jobId); // It may have changed meanwhile.
@@ -218,10 +218,12 @@ export class DispatcherTerm {
     }
   }
 
-  private refuseCancel(jobId: JobId): never {
+  /** Nothing is left to cancel. Whoever asks again, because a leader died with the answer, has what he wanted. */
+  private cancelOver(jobId: JobId): void {
     this.mustNotBeOver();
     const status = this.ended.get(jobId)?.status ?? this.statusOfEnding(jobId);
     if (status === undefined) throw new NotFoundError(`There is no job ${jobId}.`);
+    if (status === 'CANCELED') return;
     throw new MillraceError('CONFLICT', `Job ${jobId} has already ended: ${status}.`);
   }
 

@@ -386,6 +386,20 @@ test('a cancel is durable before it is acted upon', async () => {
   expect(a.masters.of(jobIdOf(1)).cancelled).toBe(true);
 });
 
+test('a cancel that is repeated after a failover, its answer lost, is answered although the job has ended', async () => {
+  newCluster();
+  const a = newMaster();
+  await a.lead();
+  await a.dispatcher.submitJob(graphOf(1), {});
+  await a.dispatcher.cancelJob(jobIdOf(1));
+  a.masters.of(jobIdOf(1)).end('CANCELED');
+  await cluster.clock.advance(100);
+  await a.dispatcher.cancelJob(jobIdOf(1));
+  const b = newMaster();
+  await b.lead();
+  await b.dispatcher.cancelJob(jobIdOf(1));
+});
+
 test('cancelling a job that has ended is a conflict, one that never was is not found', async () => {
   newCluster();
   const a = newMaster();
