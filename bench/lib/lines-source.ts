@@ -24,6 +24,18 @@ export function sampleLines(vocabularySize: number): readonly string[] {
   return JSON.parse(JSON.stringify(Array.from({ length: DISTINCT_LINES }, line))) as readonly string[];
 }
 
+const samples = new Map<number, readonly string[]>();
+
+/** Made once in a thread: a run measures what becomes of the lines, not how they are thought up. */
+function keptSample(vocabularySize: number): readonly string[] {
+  let sample = samples.get(vocabularySize);
+  if (sample === undefined) {
+    sample = sampleLines(vocabularySize);
+    samples.set(vocabularySize, sample);
+  }
+  return sample;
+}
+
 /** Lines made in memory, so that nothing but the engine is measured. Each subtask emits its share. */
 export function linesSource({ lines, vocabulary: size }: TextShape): Source<string, LinesSplit> {
   return {
@@ -35,7 +47,7 @@ export function linesSource({ lines, vocabulary: size }: TextShape): Source<stri
         end: Math.floor((lines * (i + 1)) / parallelism),
       })),
     createReader: () => {
-      const sample = sampleLines(size);
+      const sample = keptSample(size);
       let splits: LinesSplit[] = [];
       return {
         open: async (given) => {

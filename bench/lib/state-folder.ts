@@ -56,8 +56,10 @@ export class StateFolder {
     });
   }
 
-  async remove(handles: readonly KeyedStateHandle[]): Promise<void> {
-    await this.objects.delete(handles.flatMap(({ handle }) => (handle.kind === 'object' ? [handle.key] : [])));
+  /** But for what others refer to as well. */
+  async remove(handles: readonly KeyedStateHandle[], others: readonly KeyedStateHandle[] = []): Promise<void> {
+    const kept = new Set(objectsOf(others));
+    await this.objects.delete(objectsOf(handles).filter((key) => !kept.has(key)));
   }
 
   async close(): Promise<void> {
@@ -65,6 +67,10 @@ export class StateFolder {
     await this.objects.close();
     await rm(this.path, { recursive: true, force: true });
   }
+}
+
+function objectsOf(handles: readonly KeyedStateHandle[]): readonly string[] {
+  return handles.flatMap(({ handle }) => (handle.kind === 'object' ? [handle.key] : []));
 }
 
 export function increment(backend: KeyedStateBackend, state: ValueState<number>, key: string): void {
