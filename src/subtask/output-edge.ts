@@ -79,9 +79,16 @@ export class OutputEdge implements RecordOutput {
   emit(record: unknown): void {
     const batch = this.choose(record);
     const { encoder, line } = batch;
-    if (line?.isOpen === true) {
-      this.pass(line, record);
-      return;
+    if (line !== undefined) {
+      if (line.credit !== 0) {
+        line.credit--;
+        line.receive(record);
+        return;
+      }
+      if (line.isOpen) {
+        this.pass(line, record);
+        return;
+      }
     }
     this.append(encoder, record);
     this.spec.meter.writeRecords++;

@@ -50,8 +50,10 @@ export function createPartitioner(spec: PartitionSpec): SelectSubpartition {
           return 0;
         };
       }
-      return (record) =>
-        subtaskForKeyGroup(maxParallelism, parallelism, keyGroupFor(keySelector(record), maxParallelism));
+      const targets = Uint16Array.from({ length: maxParallelism }, (_, keyGroup) =>
+        subtaskForKeyGroup(maxParallelism, parallelism, keyGroup),
+      );
+      return (record) => targets[keyGroupFor(keySelector(record), maxParallelism)] as number;
     }
     default:
       return unreachable(partitioner);
