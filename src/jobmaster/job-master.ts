@@ -389,7 +389,10 @@ export class JobMaster implements JobMasterHandle {
         this.onFenced(outcome.reason);
         return;
       case 'failed':
-        this.log.error({ error: outcome.error, permanent: outcome.permanent }, 'job cannot be restored');
+        // A store that is away for a moment explains itself; anything else somebody has to see to.
+        if (outcome.error.code === 'UNAVAILABLE')
+          this.log.warn({ error: outcome.error }, 'job not restored yet, trying again');
+        else this.log.error({ error: outcome.error, permanent: outcome.permanent }, 'job cannot be restored');
         this.post({ kind: 'restoreFailed', error: outcome.error, permanent: outcome.permanent });
         return;
       case 'restored': {
