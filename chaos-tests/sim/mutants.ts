@@ -206,6 +206,12 @@ export const MUTANTS: readonly Mutant[] = [
     ['this.write(checkpoint, run, present?.last)', 'this.write(checkpoint, run, early)'],
   ),
   mutant(
+    'pointer-behind-the-stop',
+    DRIVER,
+    'a checkpoint completes behind the savepoint with which its job stops (6)',
+    ['behindStop(checkpoint, present) ?? ', ''],
+  ),
+  mutant(
     'asked-in-circles',
     COORDINATOR,
     'while no checkpoint id can be had, a savepoint that is asked for asks for one again and again at once (14)',
@@ -218,6 +224,12 @@ export const MUTANTS: readonly Mutant[] = [
     'const notify = isSavepoint && checkpoint.stop === undefined ? undefined : current?.deployment;',
     'const notify = current?.deployment;',
   ]),
+  mutant(
+    'operations-not-taken-over',
+    'src/jobmaster/job-master.js',
+    'a savepoint or stop that was acknowledged is forgotten when another master takes over (12)',
+    ['for (const operation of pending) {', 'for (const operation of []) {'],
+  ),
   mutant('savepoint-that-borrows', DRIVER, 'a savepoint refers to what finished tasks left in a checkpoint (5)', [
     'if (location !== undefined) {',
     'if (false) {',

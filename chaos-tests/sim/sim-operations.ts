@@ -16,8 +16,8 @@ export type UntilAnswered = <T>(ask: (master: Master) => Promise<T>) => Promise<
 
 /** Asks for savepoints, checkpoints and stops as a client does: under an id of its own, until it knows the result. */
 export class SimOperations {
-  /** Begun and, as far as their clients know, without a result. */
-  readonly open = new Set<TriggerId>();
+  /** Begun and, as far as their clients know, without a result; of which job. */
+  readonly open = new Map<TriggerId, JobId>();
 
   constructor(
     private readonly world: SimWorld,
@@ -35,7 +35,7 @@ export class SimOperations {
       Array.from({ length: operation.twice ? 2 : 1 }, () => this.begin(jobId, operation)),
     );
     if (!begun.includes(true)) return undefined;
-    this.open.add(triggerId);
+    this.open.set(triggerId, jobId);
     for (;;) {
       const view = await this.untilAnswered((master) => master.operation({ jobId, triggerId, kind: wish.kind }));
       this.world.trace.event('c', 'operation', triggerId, () => JSON.stringify(view));

@@ -11,6 +11,9 @@ import { SimObjects } from './sim-objects.ts';
 import type { SimProcess } from './sim-process.ts';
 import type { SimWorld } from './sim-world.ts';
 
+/** Between healing and the time when all that was asked of jobs is done. */
+const SLOW_MS = 300;
+
 export interface WorkerIdentity {
   readonly taskManagerId: string;
   readonly port: number;
@@ -47,8 +50,8 @@ export class SimWorker {
     const slotHost = new SimSlotHost({
       ...{ process, plane: world.plane, stateBackends },
       world: { output: world.output, fate: (one) => worldFate(world, one) },
-      recordsAtOnce: () => (world.healed ? 8 : 1 + random.int(3)),
-      recordMs: () => (world.healed ? 2 : config.recordMs * (0.5 + random.next())),
+      recordsAtOnce: () => (world.hurry ? 8 : world.healed ? 1 : 1 + random.int(3)),
+      recordMs: () => (world.hurry ? 2 : world.healed ? SLOW_MS : config.recordMs * (0.5 + random.next())),
       startFate: () => ({ delayMs: 5 * random.next(), fails: !world.healed && random.next() < 0.005 }),
       observe: {
         opened: (...sighting) => world.tell('engineOpened', ...sighting),

@@ -38,6 +38,8 @@ export class SimWorld {
   believers: () => readonly { readonly name: string; readonly token: FencingToken }[] = () => [];
   /** Until then things go wrong. */
   healed = false;
+  /** From then on input is read fast, so that jobs end. */
+  hurry = false;
   etcdAway: 'no' | 'hangs' | 'refuses' | 'loses-answers' = 'no';
   objectsAway: 'no' | 'refuses' | 'loses-answers' = 'no';
   /** The object store's clock against the world's, so that everything in it may be made old. */

@@ -22,6 +22,8 @@ export interface SimReport {
 
 /** 14: how long after the last fault every job may take to run (or to have ended). */
 export const RUNNING_WITHIN_MS = 20_000;
+/** 12: after that, while its job runs, what was asked for and acknowledged may be without its result for so long. */
+export const ANSWERED_WITHIN_MS = 10_000;
 /** And then to end: its input is read fast from then on. */
 export const ENDED_WITHIN_MS = 30_000;
 const LOOK_MS = 150;
@@ -70,7 +72,11 @@ async function play(world: SimWorld, cluster: SimCluster, settled: () => boolean
   cluster.heal();
 
   const look = watchJobs(world, cluster);
-  await time.run(config.healAtMs + RUNNING_WITHIN_MS, () => failed() || look.allRun);
+  // Jobs shall not end before they have done what they were asked for.
+  await time.run(time.nowMs + 1.5 * ANSWERED_WITHIN_MS, () => failed() || look.allAnswered);
+  if (failed()) return;
+  world.hurry = true;
+  await time.run(time.nowMs + RUNNING_WITHIN_MS, () => failed() || look.allRun);
   if (failed()) return;
   if (!look.allRun) return world.violated(14, `${RUNNING_WITHIN_MS} ms after the last fault: ${look.describe()}`);
   await time.run(time.nowMs + ENDED_WITHIN_MS, () => failed() || look.allEnded);
@@ -85,13 +91,14 @@ async function play(world: SimWorld, cluster: SimCluster, settled: () => boolean
 /** Asks the leader, again and again, how the jobs are. */
 function watchJobs(world: SimWorld, cluster: SimCluster) {
   const status = new Map<string, string>();
-  const state = { allRun: false, allEnded: false, describe };
+  const runsSince = new Map<string, number>();
+  const state = { allRun: false, allAnswered: false, allEnded: false, describe };
   const { config, etcd, keys } = world;
   const { process } = cluster.client;
 
   function describe(): string {
     const leader = cluster.leader?.process.name ?? 'nobody';
-    const open = [...cluster.client.operations.open].map((triggerId) => `, no result of ${triggerId}`).join('');
+    const open = [...cluster.client.operations.open.keys()].map((triggerId) => `, no result of ${triggerId}`).join('');
     return `${leader} leads${open}; ${config.jobs.map(({ graph }) => `${graph.jobId} ${status.get(graph.jobId)}`).join(', ')}`;
   }
   async function look(): Promise<void> {
@@ -106,7 +113,15 @@ function watchJobs(world: SimWorld, cluster: SimCluster) {
       }
       const all = config.jobs.map(({ graph }) => status.get(graph.jobId));
       state.allRun ||= all.every((one) => one === 'RUNNING' || one?.startsWith('ENDED'));
-      state.allEnded = all.every((one) => one === 'ENDED') && cluster.client.operations.open.size === 0;
+      for (const { graph } of config.jobs)
+        if (status.get(graph.jobId) !== 'RUNNING') runsSince.delete(graph.jobId);
+        else if (!runsSince.has(graph.jobId)) runsSince.set(graph.jobId, world.time.nowMs);
+      const { open } = cluster.client.operations;
+      for (const [triggerId, jobId] of open)
+        if (world.time.nowMs - (runsSince.get(jobId) ?? world.time.nowMs) > ANSWERED_WITHIN_MS)
+          world.violated(12, `job ${jobId} has run for ${ANSWERED_WITHIN_MS} ms and ${triggerId} has no result`);
+      state.allAnswered = open.size === 0;
+      state.allEnded = all.every((one) => one === 'ENDED') && state.allAnswered;
       await sleep(process.clock, LOOK_MS);
     }
   }
