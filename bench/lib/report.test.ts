@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import type { BenchResult } from './benchmark.ts';
-import { jsonLine, table } from './report.ts';
+import { jsonLine, resultLine, table } from './report.ts';
 
 const results: readonly BenchResult[] = [
   { name: 'fast / slow', value: 0.95, unit: 'x', target: { atLeast: 0.9 }, against: 'slow' },
@@ -9,7 +9,7 @@ const results: readonly BenchResult[] = [
 ];
 
 test('machines get one line with every figure and whether its target holds', () => {
-  const line = jsonLine('demo', results);
+  const line = jsonLine('demo', results.map(resultLine));
   expect(line).not.toContain('\n');
   expect(JSON.parse(line)).toEqual({
     bench: 'demo',

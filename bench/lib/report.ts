@@ -23,21 +23,27 @@ export function table(results: readonly BenchResult[]): string {
     .join('\n');
 }
 
+/** A result as machines read it. */
+export interface ResultLine {
+  readonly name: string;
+  readonly value: number;
+  readonly unit: string;
+  readonly target?: number;
+  readonly better?: 'higher' | 'lower';
+  readonly holds?: boolean | undefined;
+}
+
+export function resultLine(result: BenchResult): ResultLine {
+  const { name, value, unit, target } = result;
+  if (target === undefined) return { name, value, unit };
+  return 'atLeast' in target
+    ? { name, value, unit, target: target.atLeast, better: 'higher', holds: holds(result) }
+    : { name, value, unit, target: target.atMost, better: 'lower', holds: holds(result) };
+}
+
 /** What machines read: one line. */
-export function jsonLine(bench: string, results: readonly BenchResult[]): string {
-  const plain = results.map((result) => ({
-    name: result.name,
-    value: result.value,
-    unit: result.unit,
-    ...(result.target === undefined
-      ? {}
-      : {
-          target: 'atLeast' in result.target ? result.target.atLeast : result.target.atMost,
-          better: 'atLeast' in result.target ? 'higher' : 'lower',
-          holds: holds(result),
-        }),
-  }));
-  return JSON.stringify({ bench, results: plain });
+export function jsonLine(bench: string, results: readonly ResultLine[]): string {
+  return JSON.stringify({ bench, results });
 }
 
 function targetText({ target }: BenchResult): string {
