@@ -100,7 +100,11 @@ export async function objectsOnlyOf(
   try {
     const doomed = new Set<string>();
     const others = gone.some(({ record }) => record.claimed === true) ? await restoredByOthers(deps, jobId) : NOTHING;
-    const going = gone.filter(({ record }) => !others.has(record.metadata.objectKey));
+    // A pointer that is gone from here may have been moved: who asked for its removal and got no answer cannot tell.
+    const moved = new Set(kept.map(({ record }) => record.metadata.objectKey));
+    const going = gone.filter(
+      ({ record: { metadata } }) => !others.has(metadata.objectKey) && !moved.has(metadata.objectKey),
+    );
     for (const { record } of going) {
       // State under another job's prefix is that job's (or the sweeper's) to remove. A savepoint's folder is its own.
       const prefixes = [deps.keys.jobObjects(jobId)];

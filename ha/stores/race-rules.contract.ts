@@ -3,7 +3,7 @@ import { isMillraceError } from '../../src/kernel/errors.ts';
 import { stateKeysOf } from './checkpoint-pointers.ts';
 import { submit, withJob, withCheckpoints, end, JOB, JOB_ID, type Rules } from './transitions.fixture.ts';
 import { folderOf, savepointAt, savepointInto, withSavepointOf } from './operations.fixture.ts';
-import { graphOf, type Leader, type World } from './store-world.fixture.ts';
+import { graphOf, Interruption, type Leader, type World } from './store-world.fixture.ts';
 
 /** See `storeRules`. */
 export function raceRules(rules: Rules): void {
@@ -97,6 +97,27 @@ export function raceRules(rules: Rules): void {
         then: async (_leader, world) =>
           expect((await world.entryKeys()).filter((key) => key.startsWith('retained/'))).toHaveLength(1),
       });
+    });
+
+    test('a subsumption that gets no answer while the job ends takes nothing from what is retained', async () => {
+      const checkpointing = { ...JOB.config.checkpointing, externalizedRetention: 'RETAIN_ON_CANCELLATION' } as const;
+      const graph = { ...JOB, config: { ...JOB.config, checkpointing } };
+      for (const kind of ['lost before', 'lost after'] as const) {
+        const world = rules.world();
+        const leader: Leader = await world.leader(
+          new Interruption(kind, 0, async () => {
+            await end(graph, 'CANCELED')(looking());
+            await looking().jobResults.cleanUp(JOB_ID, leader.token);
+          }),
+        );
+        const looking = (): Leader => ({ ...world.look(), token: leader.token, interruption: leader.interruption });
+        await withCheckpoints(graph, 4)(looking(), world);
+        await leader.checkpoints.completed(JOB_ID).subsume(1, leader.token);
+        expect(leader.interruption.fired).toBe(true);
+        await world.check(looking());
+        const left = (await world.entryKeys()).filter((key) => key.startsWith('retained/'));
+        expect(left).toHaveLength(kind === 'lost before' ? 4 : 1);
+      }
     });
 
     test('a checkpoint that refers to what is subsumed at that moment keeps it, or is refused', async () => {
