@@ -255,6 +255,30 @@ test('nothing gets a pointer behind the savepoint with which the job stops', asy
   expect(bench.failovers).toEqual([]);
 });
 
+test('a job that has stopped ends although some of its tasks finished before others were lost', async () => {
+  const bench = await new Bench().run();
+  const metadata = { ...emptyMetadata(0, DEPLOYMENT), kind: 'SAVEPOINT' as const };
+  const [first, ...rest] = metadata.operators;
+  if (first === undefined) throw new Error('operator');
+  const operators = [{ ...first, subtasks: [objectState(SOURCE_OPERATOR, 's/source')] }, ...rest];
+  const checkpoint = { metadata: { ...metadata, operators }, metadataKey: 's/_metadata', metadataBytes: 1 };
+  bench.driver.stopRun('a region restarts');
+  bench.driver.restored(checkpoint, { own: true });
+  bench.driver.startRun({
+    deployment: DEPLOYMENT,
+    tasks: bench.tasks.map((task) => ({ ...task, taskManagerId: WORKER })),
+    gateways: new Map(),
+    suspended: true,
+    continues: { checkpoint, adopted: false },
+  });
+  bench.driver.taskChanged(0, 'finished', true);
+  bench.driver.taskChanged(1, 'running', false);
+  await bench.clock.advance(0);
+  expect(bench.ack(1, 1, 'sink')).toBe('acked');
+  await bench.clock.advance(0);
+  expect(bench.keysOf(1)).toEqual(['s/source', 'sink']);
+});
+
 test('history is bounded, newest first, and says which checkpoints are gone', async () => {
   const bench = await new Bench({ checkpointing: { numRetained: 2 } }).run();
   for (let id = 1; id <= 14; id++) {

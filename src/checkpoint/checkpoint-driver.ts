@@ -76,7 +76,8 @@ interface PresentRun extends CheckpointedRun {
   readonly notifier: CheckpointNotifier;
   /**
    * The newest whose pointer is written, known before anybody is told. Not a savepoint: finished tasks' state is
-   * taken from it, and a savepoint is not to be referred to.
+   * taken from it, and a savepoint is not to be referred to; save the one with which the job has stopped, which is
+   * all that there is of tasks that finished by it, and stays at least until the job has ended.
    */
   last: CompletedCheckpoint['metadata'] | undefined;
   /** The savepoint with which the job stops, once its pointer is written. */
@@ -170,7 +171,7 @@ export class CheckpointDriver {
       { jobId: graph.jobId, groups: groupsOf(run) },
     );
     const { metadata } = run.continues?.checkpoint ?? {};
-    const last = metadata?.kind === 'CHECKPOINT' ? metadata : undefined;
+    const last = metadata?.kind === 'CHECKPOINT' || run.suspended === true ? metadata : undefined;
     this.run = { ...run, notifier, last, stopId: undefined };
     if (run.continues === undefined) return;
     if (run.continues.checkpoint !== undefined) notifier.completed(run.continues.checkpoint.metadata.checkpointId);
