@@ -623,3 +623,20 @@ test('a request under way when leadership ends is to be repeated: the job is not
   await expect(savepoint).rejects.toEqual(code('NOT_LEADER'));
   await ended;
 });
+
+test('a savepoint that was stored with a lost answer is taken once its client asks again', async () => {
+  newCluster();
+  const a = newMaster();
+  await a.lead();
+  await a.dispatcher.submitJob(graphOf(1), {});
+  const triggerId = 'a'.repeat(32) as TriggerId;
+  cluster.fault(writes('operations/'), { kind: 'failAfter' }, 20);
+  const asked = a.dispatcher.triggerSavepoint(jobIdOf(1), { triggerId });
+  const refused = expect(asked).rejects.toEqual(code('UNKNOWN_OUTCOME'));
+  await cluster.clock.advance(10_000);
+  await refused;
+  cluster.etcd.intercept = undefined;
+  expect(a.masters.of(jobIdOf(1)).operations).toEqual([]);
+  expect(await a.dispatcher.triggerSavepoint(jobIdOf(1), { triggerId })).toBe(triggerId);
+  expect(a.masters.of(jobIdOf(1)).operations).toMatchObject([{ triggerId }]);
+});

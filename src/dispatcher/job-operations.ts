@@ -138,7 +138,7 @@ export class JobOperations {
     const triggerId = chosen ?? this.newTriggerId();
     if (chosen !== undefined) {
       const present = await operations.get(jobId, chosen);
-      if (present !== undefined) return this.same(present, request);
+      if (present !== undefined) return this.again(jobId, present, request);
     }
     const master = this.runningMaster(jobId);
     await this.refuseBehindAnEnd(jobId, ends);
@@ -148,8 +148,17 @@ export class JobOperations {
         if (isMillraceError(error, 'NOT_FOUND')) this.refuse(jobId);
         throw error;
       });
-    if (begun.outcome === 'existing') return this.same(begun.operation, request);
+    if (begun.outcome === 'existing') return this.again(jobId, begun.operation, request);
     if (isCheckpointOperation(begun.operation)) master.requestCheckpoint(begun.operation);
+    return triggerId;
+  }
+
+  /** Its master may not know of it: when it was stored, the answer may have been lost. Known twice it is done once. */
+  private again(jobId: JobId, operation: Operation, wanted: OperationRequest): TriggerId {
+    const triggerId = this.same(operation, wanted);
+    if (operation.result !== undefined || !isCheckpointOperation(operation)) return triggerId;
+    const job = this.deps.jobOf(jobId);
+    if (job?.kind === 'running') job.master.requestCheckpoint(operation);
     return triggerId;
   }
 
