@@ -105,7 +105,7 @@ export async function runSchedule(schedule: KillSchedule, options: ScheduleOptio
 /** What a person needs to see the failure again. */
 export function showFailure(schedule: KillSchedule, stores: BackingStores, { problems, kills }: ScheduleReport) {
   return [
-    `seed ${schedule.seed} (npm run chaos -- --ha ${stores.kind} --seed ${schedule.seed} --rounds 1): ${showSchedule(schedule)}; ${stateConfigOf(schedule).join(', ')}`,
+    `seed ${schedule.seed} (npm run chaos -- --scenario kills --ha ${stores.kind} --seed ${schedule.seed} --rounds 1): ${showSchedule(schedule)}; ${stateConfigOf(schedule).join(', ')}`,
     ...problems.map((problem) => `  - ${problem}`),
     ...kills.map((kill) => `  kill at ${kill.atMs}: ${kill.what}`),
   ].join('\n');

@@ -21,21 +21,27 @@ const LISTED_MAX = 5_000;
 /**
  * Removes what an ended job left: pointers first, objects second, each step repeatable. The caller
  * marks the result clean afterwards. Savepoints, and all checkpoints when the result says so, move
- * to `retained/` instead.
+ * to `retained/` instead; but none that came behind the savepoint with which the job stopped: it says the same as that,
+ * and refers to objects of it, which are the user's to delete.
  */
 export async function cleanUpJob(deps: StoreDeps, cleanUp: CleanUp): Promise<void> {
   const { jobId, record } = cleanUp;
   const pointers = await listPointers(deps, deps.keys.checkpoints(jobId));
-  const staying = pointers.filter((pointer) => record.retainCheckpoints || pointer.record.kind === 'SAVEPOINT');
+  const stop =
+    pointers.find((pointer) => pointer.record.stop !== undefined)?.record.checkpointId ?? Number.POSITIVE_INFINITY;
+  const staying = pointers.filter(
+    ({ record: { kind, checkpointId } }) => kind === 'SAVEPOINT' || (record.retainCheckpoints && checkpointId < stop),
+  );
   const going = pointers.filter((pointer) => !staying.includes(pointer));
   const alreadyRetained = await listPointers(deps, deps.keys.retainedOf(jobId));
   // Read before the pointers go: afterwards nobody knows which objects they stood for.
   const doomed = await objectsOnlyOf(deps, jobId, going, [...staying, ...alreadyRetained]);
 
-  await commitInChunks(deps, cleanUp, 'retaining checkpoints', staying, (one) => retainOps(deps, jobId, one));
+  // In this order: while some are to go, the savepoint that says so is still listed, should this be done again.
   await commitInChunks(deps, cleanUp, 'removing checkpoints', going, ({ entry }) => [
     { kind: 'delete', key: entry.key },
   ]);
+  await commitInChunks(deps, cleanUp, 'retaining checkpoints', staying, (one) => retainOps(deps, jobId, one));
   await removeCounter(deps, cleanUp);
 
   if (doomed !== undefined) await deleteObjects(deps, 'checkpoints of an ended job', doomed);

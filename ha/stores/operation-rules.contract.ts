@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { failedWith, succeeded } from '../../src/contracts/operations.ts';
+import { stateKeysOf } from './checkpoint-pointers.ts';
 import { folderOf, savepointAt, savepointInto, triggerOf, withSavepointOf } from './operations.fixture.ts';
 import { graphOf, type Leader, type World } from './store-world.fixture.ts';
 import { end, ids, JOB, JOB_ID, type Rules, submit, withCheckpoints, withJob } from './transitions.fixture.ts';
@@ -108,6 +109,29 @@ export function operationRules(rules: Rules): void {
           await end(JOB, 'FINISHED')(next);
           await world.recover(next);
           expect(await retained(world)).toHaveLength(1);
+        },
+      });
+    });
+
+    test('what is retained of a job that stopped and was cancelled then needs nothing of its savepoint', async () => {
+      const checkpointing = { ...JOB.config.checkpointing, externalizedRetention: 'RETAIN_ON_CANCELLATION' } as const;
+      const graph = { ...JOB, config: { ...JOB.config, checkpointing } };
+      await rules.interruptEverywhere({
+        prepare: async (leader, world) => {
+          await withCheckpoints(graph, 1)(leader, world);
+          await leader.operations.begin(savepointInto(folderOf(world, 'one')), leader.token);
+          const { metadata } = await complete(leader, world, 2, { stop: 'SUSPEND' });
+          // The tasks that were left when the job had stopped say what the others had left by then.
+          const shared = [...stateKeysOf(metadata)];
+          const behind = await world.snapshot(JOB, 3, { shared });
+          await leader.checkpoints.completed(JOB_ID).add(behind, leader.token);
+          await end(graph, 'CANCELED')(leader);
+        },
+        act: (leader) => leader.jobResults.cleanUp(JOB_ID, leader.token),
+        then: async (next, world) => {
+          const checkpoints = (await retained(world)).map((key) => key.split('/')[2]?.slice(0, 12));
+          expect(checkpoints).toEqual(['000000000001', '000000000002']);
+          await next.savepoints.dispose(`${folderOf(world, 'of-2')}_metadata`, next.token);
         },
       });
     });
