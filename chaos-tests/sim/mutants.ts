@@ -115,7 +115,7 @@ export const MUTANTS: readonly Mutant[] = [
     TERM,
     'a job that was stored by a submission with a lost answer is not started (14)',
     ["if (isMillraceError(error, 'UNKNOWN_OUTCOME'))\n", 'if (false)\n'],
-    ['else if (!this.knows(result.jobId)) {', 'else if (false) {'],
+    ["if (result.outcome === 'duplicate')\n", 'if (false)\n'],
     ['if (this.recovered && !this.suspended)', 'if (false)'],
   ),
   mutant(

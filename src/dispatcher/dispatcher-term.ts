@@ -4,13 +4,27 @@ import type { JobMasterHandle, JobOutcome } from '../contracts/job-master.ts';
 import type { Leadership } from '../contracts/leadership.ts';
 import type { JobDetailsView, JobOverviewView } from '../contracts/views.ts';
 import { type Clock, every, sleep, type Timer } from '../kernel/clock.ts';
-import { asError, isMillraceError, MillraceError, NotFoundError, NotLeaderError } from '../kernel/errors.ts';
+import {
+  asError,
+  isMillraceError,
+  MillraceError,
+  NotFoundError,
+  NotLeaderError,
+  UnknownOutcomeError,
+} from '../kernel/errors.ts';
 import type { FencingToken, JobId } from '../kernel/ids.ts';
 import { BackgroundTasks } from '../kernel/lifecycle.ts';
 import type { Logger } from '../kernel/log.ts';
 import type { Random } from '../kernel/random.ts';
 import { type Backoff, backoffMs, retry } from '../kernel/retry.ts';
-import { brokenJobView, endedJobView, notYetEnded, overviewOf, startingJobView } from './job-views.ts';
+import {
+  brokenJobView,
+  cancelledJobView,
+  endedJobView,
+  notYetEnded,
+  overviewOf,
+  startingJobView,
+} from './job-views.ts';
 import type { OperatedJob } from './job-operations.ts';
 import type { JobGraphStore, JobMasterFactory, JobMasterStart, JobResult, JobResultStore, StoredJob } from './ports.ts';
 
@@ -57,6 +71,7 @@ const RECONCILE_INTERVAL_MS = 30_000;
  *   D4. After `close` nothing is started and no JobMaster of this term is left. Tasks are not cancelled.
  *   D5. A job is shown as ended only once its result is durable: until then a new leader may run it again.
  *   D6. A wish to cancel is durable before it is acted upon, and acted upon whatever state the job is in.
+ *   D7. A job that a client is told of is known here before: no later request is answered with "there is no such job".
  */
 export class DispatcherTerm {
   readonly token: FencingToken;
@@ -236,6 +251,7 @@ export class DispatcherTerm {
     let result: SubmitResult;
     try {
       result = await this.fenced(() => this.deps.graphs.submit(graph, this.token, options));
+      if (result.outcome === 'duplicate') await this.learnOf(result.jobId);
     } catch (error) {
       // It may be stored all the same: then it was promised, whether or not the client asks again.
       if (isMillraceError(error, 'UNKNOWN_OUTCOME'))
@@ -246,10 +262,20 @@ export class DispatcherTerm {
     if (result.outcome === 'created') {
       this.log.info({ jobId: graph.jobId, name: graph.name }, 'job submitted');
       this.startOrMourn(graph);
-    } else if (!this.knows(result.jobId)) {
-      this.background.run('start a job found by its second submission', () => this.adoptUnknown());
     }
     return result;
+  }
+
+  /** D7. A stored job that is not known here: the answer to its submission was lost, or is still on its way. */
+  async learnOf(jobId: JobId): Promise<void> {
+    if (this.knows(jobId)) return;
+    // A listing of its own: one that is under way may have begun before the job was stored.
+    const stored = await this.fenced(() => this.deps.graphs.list()).catch((cause: unknown) => {
+      // Not "unavailable", which would say that nothing is stored.
+      throw new UnknownOutcomeError(`Job ${jobId} is stored, and could not be looked up.`, { ...AGAIN, cause });
+    });
+    const found = this.note(stored);
+    this.background.run('start a job found by its second submission', () => this.startAll(found));
   }
 
   private async recover(): Promise<void> {
@@ -293,11 +319,14 @@ export class DispatcherTerm {
   }
 
   private async adoptStored(): Promise<void> {
-    const stored = await this.patiently('list jobs again', () => this.deps.graphs.list());
-    if (this.closed.signal.aborted) return;
-    const unknown = stored.filter(({ jobId }) => !this.knows(jobId));
+    await this.startAll(this.note(await this.patiently('list jobs again', () => this.deps.graphs.list())));
+  }
+
+  /** From here on these jobs are known: the ids of those that were not. */
+  private note(stored: readonly StoredJob[]): readonly JobId[] {
+    const unknown = this.closed.signal.aborted ? [] : stored.filter(({ jobId }) => !this.knows(jobId));
     for (const job of unknown) this.jobs.set(job.jobId, { kind: 'starting', stored: job });
-    await this.startAll(unknown.map(({ jobId }) => jobId));
+    return unknown.map(({ jobId }) => jobId);
   }
 
   /** The job if it still is to be started: it may have been cancelled, started or ended, or the term be over. */
@@ -382,13 +411,7 @@ export class DispatcherTerm {
   private endHopeless(jobId: JobId): boolean {
     const job = this.jobs.get(jobId);
     if (job?.kind !== 'broken' || !job.stored.cancelRequested || isPassing(job.error)) return false;
-    const nowMs = this.deps.clock.wallMs();
-    const details: JobDetailsView = {
-      ...brokenJobView(job.stored, job.error, job.sinceMs, nowMs),
-      status: 'CANCELED',
-      endMs: nowMs,
-      waitingFor: undefined,
-    };
+    const details = cancelledJobView(job.stored, job.error, job.sinceMs, this.deps.clock.wallMs());
     this.end({ jobId, status: 'CANCELED', error: undefined, details }, undefined);
     return true;
   }

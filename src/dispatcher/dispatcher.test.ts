@@ -7,7 +7,7 @@ import type { TriggerId } from '../contracts/operations.ts';
 import type { AttemptReport } from '../contracts/task.ts';
 import { NO_IO } from '../contracts/task.ts';
 import { MillraceError, UnavailableError } from '../kernel/errors.ts';
-import { asFencingToken, type FencingToken, type JobId } from '../kernel/ids.ts';
+import { asFencingToken, type FencingToken, type JarId, type JobId } from '../kernel/ids.ts';
 import { silentLogger } from '../kernel/log.ts';
 import { ManualClock } from '../kernel/manual-clock.ts';
 import { SeededRandom } from '../kernel/random.ts';
@@ -206,6 +206,65 @@ test('a submission of which the outcome stays unknown says so, and if it took ef
   await cluster.clock.advance(30_000);
   await answer;
   expect(a.masters.of(jobIdOf(1)).graph.name).toBe('job 1');
+});
+
+/** Stored, its client told of doubt, and its leader between two tries to list what is stored. */
+async function doubtfulSubmission(submit: (a: ReturnType<typeof newMaster>) => Promise<unknown>) {
+  newCluster();
+  const a = newMaster();
+  await a.lead();
+  cluster.etcd.intercept = ({ kind, transaction }) => {
+    if (kind === 'list') return { kind: 'failBefore' };
+    return transaction !== undefined && writes('/jobs/')(transaction) ? { kind: 'failAfter' } : undefined;
+  };
+  const answer = expect(submit(a)).rejects.toEqual(code('UNKNOWN_OUTCOME'));
+  await cluster.clock.advance(30_000);
+  await answer;
+  return a;
+}
+
+test('a job that a repeated submission was answered with is known from the answer on, for every request', async () => {
+  const a = await doubtfulSubmission((master) => master.dispatcher.submitJob(graphOf(1), {}));
+  await expect(a.dispatcher.requestJob(jobIdOf(1))).rejects.toEqual(code('NOT_FOUND')); // Nobody was promised it yet.
+  cluster.etcd.intercept = undefined;
+  const savepoint = { triggerId: 'a'.repeat(32) as TriggerId };
+  const asked = a.dispatcher.submitJob(graphOf(1), {}).then(async (answer) => {
+    const requests = [
+      a.dispatcher.requestJob(jobIdOf(1)),
+      a.dispatcher.triggerSavepoint(jobIdOf(1), savepoint),
+      a.dispatcher.cancelJob(jobIdOf(1)),
+    ];
+    return [answer, ...(await Promise.allSettled(requests)).map((one) => ('reason' in one ? one.reason.code : 'ok'))];
+  });
+  // The job may still be being read: then the savepoint is to be asked for again.
+  expect(await asked).toEqual([
+    { jobId: jobIdOf(1), outcome: 'duplicate' },
+    'ok',
+    expect.not.stringMatching('NOT_FOUND'),
+    'ok',
+  ]);
+  await cluster.clock.advance(1);
+  expect(a.masters.of(jobIdOf(1)).graph.name).toBe('job 1');
+});
+
+test('a repeated submission that finds its job stored, and cannot look it up, is not told that nothing is stored', async () => {
+  const a = await doubtfulSubmission((master) => master.dispatcher.submitJob(graphOf(1), {}));
+  await expect(a.dispatcher.submitJob(graphOf(1), {})).rejects.toEqual(code('UNKNOWN_OUTCOME'));
+  cluster.etcd.intercept = undefined;
+  await expect(a.dispatcher.submitJob(graphOf(1), {})).resolves.toMatchObject({ outcome: 'duplicate' });
+});
+
+test('a jar that is run again under its key is answered with a job that is known', async () => {
+  const request = { programArgs: [], entryClass: 'WordCount', allowNonRestoredState: false, idempotencyKey: 'k' };
+  let jarId: JarId | undefined;
+  const a = await doubtfulSubmission(async ({ dispatcher }) => {
+    jarId = (await dispatcher.uploadJar('word count.mjs', new TextEncoder().encode('WordCount'))).id;
+    return dispatcher.runJar(jarId, request);
+  });
+  cluster.etcd.intercept = undefined;
+  const { jobId, outcome } = await a.dispatcher.runJar(jarId as JarId, request);
+  expect(outcome).toBe('duplicate');
+  await expect(a.dispatcher.requestJob(jobId)).resolves.toMatchObject({ jobId });
 });
 
 test('a submission that takes effect long after it was given up is found and runs', async () => {

@@ -223,7 +223,9 @@ export class Dispatcher implements DispatcherGateway {
     const { term } = this.leading();
     if (request.jobId !== undefined && term.knows(request.jobId)) return request.jobId;
     if (request.idempotencyKey === undefined) return undefined;
-    return await this.deps.graphs.findByIdempotencyKey(request.idempotencyKey);
+    const known = await this.deps.graphs.findByIdempotencyKey(request.idempotencyKey);
+    if (known !== undefined) await term.learnOf(known);
+    return known;
   }
 
   private leading(): Present {

@@ -45,6 +45,11 @@ export function brokenJobView(job: StoredJob, error: Error, sinceMs: number, now
   };
 }
 
+/** One that was cancelled instead of being retried for ever. */
+export function cancelledJobView(job: StoredJob, error: Error, sinceMs: number, nowMs: number): JobDetailsView {
+  return { ...brokenJobView(job, error, sinceMs, nowMs), status: 'CANCELED', endMs: nowMs, waitingFor: undefined };
+}
+
 /** A job that has ended, when the object with its details cannot be read any more. */
 export function endedJobView(result: JobResult): JobDetailsView {
   return {
