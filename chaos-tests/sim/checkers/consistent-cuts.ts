@@ -14,6 +14,8 @@ export const consistentCuts: Checker = (world) => {
   const positions = new Map<string, readonly SimSplit[]>();
   const counted = new Map<string, number>();
   const lastCounted = new Map<string, number>();
+  /** By job: the checkpoint with which it has stopped. */
+  const stops = new Map<string, number>();
   /** By subtask: what the state that its newest attempt started from had counted. */
   const base = new Map<string, number>();
 
@@ -30,10 +32,13 @@ export const consistentCuts: Checker = (world) => {
       const splits = operators.flatMap((operator) => (operator.splits ?? []) as readonly SimSplit[]);
       if (splits.length === 0) continue;
       const known = new Map<number, number>();
-      for (let i = 0; i < parallelism; i++)
-        for (const { split, next } of positions.get(`${graph.jobId}/${id}/${i}/${checkpointId}`) ?? [])
-          known.set(split, next);
-      // One that no running task had: its task has finished.
+      for (let i = 0; i < parallelism; i++) {
+        const subtask = `${graph.jobId}/${id}/${i}`;
+        // A task that has finished since the job stopped has read what it had read when it stopped, and no more.
+        const at = positions.get(`${subtask}/${checkpointId}`) ?? positions.get(`${subtask}/${stops.get(graph.jobId)}`);
+        for (const { split, next } of at ?? []) known.set(split, next);
+      }
+      // One that no such task had: its task has finished by itself, at the end of it.
       for (const { split, end } of splits) read += known.get(split) ?? end;
     }
     let sum = 0;
@@ -66,7 +71,9 @@ export const consistentCuts: Checker = (world) => {
         if (change.kind !== 'put' || !change.entry.key.startsWith(keys.allCheckpoints)) continue;
         const [jobId = '', id] = change.entry.key.slice(keys.allCheckpoints.length).split('/');
         const graph = graphs.get(jobId);
-        if (graph !== undefined && !change.entry.value.includes('"claimed":true')) check(graph, Number(id));
+        if (graph === undefined || change.entry.value.includes('"claimed":true')) continue;
+        if (change.entry.value.includes('"stop":')) stops.set(jobId, Number(id));
+        check(graph, Number(id));
       }
     },
   };
