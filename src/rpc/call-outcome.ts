@@ -49,9 +49,11 @@ function lostAnswer(message: string, call: CallDescription): MillraceError {
   return call.readOnly ? new UnavailableError(message) : new UnknownOutcomeError(message);
 }
 
-/** How gRPC says that it had no connection to write the request to (its pick failed). */
+/** How gRPC says that it had no connection to write the request to: its pick failed, or we gave up a connect that hung. */
 function neverLeft(details: string): boolean {
-  return /No connection established|Name resolution failed|ECONNREFUSED/.test(details);
+  return /No connection established|Name resolution failed|ECONNREFUSED|Channel closed before call started/.test(
+    details,
+  );
 }
 
 /** gRPC gives text only; the system's code in it is restored as Node's errors carry it. */

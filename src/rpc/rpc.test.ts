@@ -154,6 +154,19 @@ test('a peer that accepts connections and says nothing costs one deadline, and n
   silent.close();
 });
 
+test('calls that waited for a connect that was given up have changed nothing, and say so at once', async () => {
+  const silent: TcpServer = createServer(() => {});
+  silent.listen(0, '127.0.0.1');
+  await once(silent, 'listening');
+  const gateway = connect((silent.address() as { port: number }).port);
+  const waiting = rejection(gateway.fail({ kind: 'other' }));
+  expect((await rejection(gateway.hang({}))).code).toBe('UNAVAILABLE');
+  const error = await waiting;
+  expect(error.code).toBe('UNAVAILABLE');
+  expect(error.message).not.toContain('was not answered within');
+  silent.close();
+});
+
 test('payloads over the limit are refused before they are sent, and by the receiver', async () => {
   const { port } = await serve({ payloadBytesMax: 100_000 });
   const value = new Uint8Array(200_000);
