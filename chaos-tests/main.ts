@@ -5,7 +5,7 @@ import { parseArgs } from 'node:util';
 import { asError } from '../src/kernel/errors.ts';
 import { packageRoot } from '../test-support/ensure-infra.ts';
 import { playKillSchedules } from './kills.ts';
-import { markdownReport, type PlayedRound, roundLines, type SuiteReport } from './report.ts';
+import { markdownReport, type PlayedRound, roundLines, type SuiteReport, wantsReading } from './report.ts';
 import { SCENARIOS } from './scenarios/index.ts';
 import type { Scenario } from './scenarios/scenario.ts';
 import { fakeTimeLibrary } from './stage/fake-time.ts';
@@ -23,7 +23,7 @@ const USAGE = `npm run chaos -- [options]
   --report                 writes docs/chaos-report.md
   --results FILE           appends each round to this file, and reports all that are in it
   --note TEXT              a sentence for the report
-  --keep                   keeps logs and output
+  --keep                   keeps logs and output, also of rounds that passed at once
   --ha embedded|etcd       stores of the kills (default embedded)
   --list                   says what there is
 
@@ -119,7 +119,7 @@ async function playScenarios(flags: Flags): Promise<boolean> {
         seed: flags.seed + i,
         long: flags.long,
         settings: flags.settings,
-        onEnd: (dir) => flags.keep && keep(dir),
+        onEnd: (dir, ended) => (flags.keep || wantsReading(ended)) && keep(dir),
       });
       for (const line of roundLines(report)) console.log(line);
       reports.push({ ...report, where });

@@ -51,17 +51,27 @@ export function markdownReport({ rounds, machine, date, skipped, note }: SuiteRe
   ].join('\n');
 }
 
+/** A round that stands still for so long has met something that its figures do not tell. */
+const STILL_MS = 30_000;
+
+/** Whether somebody will want to read the logs: such a round is rarely seen a second time. */
+export function wantsReading({ problems, faults }: RoundReport): boolean {
+  return problems.length > 0 || faults.some(({ runningMs, gapMs }) => Math.max(runningMs ?? 0, gapMs ?? 0) >= STILL_MS);
+}
+
 /** For a terminal. */
 export function roundLines(round: RoundReport): string[] {
   const { scenario, seed, workload, sink, faults, tookMs, problems } = round;
   const verdict = problems.length === 0 ? 'PASS' : 'FAIL';
   return [
     `${verdict}  ${scenario}  seed ${seed}, ${workload} to ${sink}, ${(tookMs / 1_000).toFixed(1)} s`,
-    ...faults.map(
-      (fault) =>
-        `      ${fault.what}: detected ${shown(fault.detectedMs)}, elected ${shown(fault.electedMs)}, ` +
+    ...faults.flatMap((fault) => [
+      `      ${fault.what}: detected ${shown(fault.detectedMs)}, elected ${shown(fault.electedMs)}, ` +
         `running ${shown(fault.runningMs)}${fault.adopted ? ' (adopted)' : ''}, gap ${shown(fault.gapMs)}`,
-    ),
+      ...fault.deployments.map(
+        ({ afterMs, why }) => `        deployed after ${afterMs} ms${why === undefined ? '' : `: ${why}`}`,
+      ),
+    ]),
     ...problems.map((problem) => `    - ${problem}`),
   ];
 }

@@ -46,3 +46,20 @@ test('what follows the next fault, or the end of the job, is not counted to this
   const detected = faultTimelines(faults, sources(masters, [])).map(({ detectedMs }) => detectedMs);
   expect(detected).toEqual([undefined, 500, undefined]);
 });
+
+test('each deployment tells the first trouble since the one before', () => {
+  const failed = (time: number, message: string) =>
+    line(time, 'job failed', { error: { code: 'UNAVAILABLE', message } });
+  const masters = [
+    line(1_150, 'job not adopted', { reason: 'a task was FAILED' }),
+    line(1_200, 'job deployed'),
+    failed(1_900, 'worker w is lost'),
+    failed(1_950, 'its reader has gone'),
+    line(2_000, 'job deployed'),
+  ];
+  const [timeline] = faultTimelines([{ what: 'x', atMs: 1_000 }], sources(masters, []));
+  expect(timeline?.deployments).toEqual([
+    { afterMs: 200, why: 'not adopted: a task was FAILED' },
+    { afterMs: 1_000, why: 'worker w is lost' },
+  ]);
+});

@@ -13,6 +13,14 @@ export interface FaultTimeline extends Fault {
   readonly adopted: boolean;
   /** The longest time without a record, committed or not. */
   readonly gapMs: number | undefined;
+  /** Each time that tasks were sent out. More than one: what was begun did not last. */
+  readonly deployments: readonly Deployment[];
+}
+
+export interface Deployment {
+  readonly afterMs: number;
+  /** The first trouble that a master told of since the deployment before, which is what the others follow from. */
+  readonly why: string | undefined;
 }
 
 export interface TimelineSources {
@@ -51,6 +59,25 @@ export function faultTimelines(faults: readonly Fault[], sources: TimelineSource
       runningMs: after(restarted ? all : adopted),
       adopted: adopted !== undefined && !restarted,
       gapMs: sources.gapMs(fault.atMs, nextMs),
+      deployments: deploymentsOf(ofJob, fault.atMs),
     };
   });
+}
+
+function deploymentsOf(ofJob: readonly ClusterLine[], faultMs: number): Deployment[] {
+  const deployments: Deployment[] = [];
+  let why: string | undefined;
+  for (const line of ofJob) {
+    if (isDeployment(line)) {
+      deployments.push({ afterMs: line.time - faultMs, why });
+      why = undefined;
+    } else why ??= troubleOf(line);
+  }
+  return deployments;
+}
+
+function troubleOf(line: ClusterLine): string | undefined {
+  if (line.msg === 'job not adopted') return `not adopted: ${String(line.reason)}`;
+  if (line.msg !== 'job failed') return undefined;
+  return (line.error as { readonly message?: string } | undefined)?.message ?? 'the job failed';
 }
