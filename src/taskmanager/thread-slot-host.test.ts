@@ -11,6 +11,7 @@ import { type AllocationId, type AttemptId, asFencingToken, asJobId, asVertexId,
 import { silentLogger } from '../kernel/log.ts';
 import type { SlotRuntimePort } from '../subtask/slot-runtime-port.ts';
 import { until } from '../../test-support/until.ts';
+import { SlotThread } from './slot-thread.ts';
 import { ThreadSlotHost, type ThreadSlotHostOptions } from './thread-slot-host.ts';
 
 /** As in `testing/fake-slot-worker.ts`, which only a thread can import. */
@@ -102,6 +103,18 @@ test('an engine in a thread does all that one in process does', async () => {
   await until('it is canceled', () => slot.states.at(-1)?.state === 'CANCELED');
   await slot.engine.close();
   expect(slot.crashes).toEqual([]);
+});
+
+test('spare threads wait with their loading until no slot waits for its thread', async () => {
+  const made = vi.spyOn(SlotThread.prototype, 'loaded', 'get');
+  const host = await start({ slots: 4, spareThreads: 2 });
+  await until('both spares load', () => made.mock.calls.length === 2);
+  const opened = [open(host), open(host), open(host)];
+  await Promise.any(opened);
+  expect(made).toHaveBeenCalledTimes(2);
+  await Promise.all(opened);
+  await until('one spare for the slot that is free', () => made.mock.calls.length === 3);
+  made.mockRestore();
 });
 
 test('user code that hangs is ended with its thread; other slots do not notice', async () => {

@@ -43,6 +43,8 @@ export class ThreadSlotHost implements SlotHost {
   /** Loaded or loading. */
   private readonly spares = new Set<SlotThread>();
   private readonly threads = new Set<SlotThread>();
+  /** Slots that wait for their thread. */
+  private opening = 0;
   private readonly background: BackgroundTasks;
   private closing: Promise<void> | undefined;
 
@@ -74,6 +76,7 @@ export class ThreadSlotHost implements SlotHost {
   async open(request: OpenSlotRequest): Promise<SlotRuntimePort> {
     if (this.closing !== undefined) throw new MillraceError('CLOSED', 'the slot host is closed');
     const thread = this.takeSpare() ?? this.createThread();
+    this.opening += 1;
     const { name, listenPort, jobId, events } = request;
     const { listenHost, advertisedHost } = this.options;
     const hosts = {
@@ -92,6 +95,7 @@ export class ThreadSlotHost implements SlotHost {
       await thread.close();
       throw error;
     } finally {
+      this.opening -= 1;
       this.refillSpares();
     }
   }
@@ -143,8 +147,12 @@ export class ThreadSlotHost implements SlotHost {
     return spare;
   }
 
-  /** A spare that fails to load is not tried again before the next slot is opened: no crash loop. */
+  /**
+   * A spare that fails to load is not tried again before the next slot is opened: no crash loop. While a job waits for
+   * threads of its own, the processor is theirs: slots are asked for many at a time after the loss of a worker.
+   */
   private refillSpares(): void {
+    if (this.opening > 0) return;
     while (this.closing === undefined && this.spares.size < this.spareTarget) {
       const thread = this.createThread();
       this.spares.add(thread);
