@@ -6,6 +6,7 @@ import type { TaskManagerGateway } from '../contracts/task-manager-gateway.ts';
 import type { CheckpointAck, CheckpointDecline } from '../contracts/task.ts';
 import type { CheckpointsView } from '../contracts/views.ts';
 import { unreachable } from '../kernel/assert.ts';
+import { untilCalm } from '../kernel/calm.ts';
 import { type Clock, sleep, type Timer } from '../kernel/clock.ts';
 import { asError, type ErrorInfo, isMillraceError, toErrorInfo } from '../kernel/errors.ts';
 import type { AttemptId, DeploymentId, FencingToken, TaskManagerId } from '../kernel/ids.ts';
@@ -101,6 +102,7 @@ export class CheckpointDriver {
   private readonly closing = new AbortController();
   private timer: Timer | undefined;
   private run: PresentRun | undefined;
+  private calm: Promise<void> | undefined;
   private boundary: Promise<void> | undefined;
   private boundaryId: number | undefined;
   private readonly triggerWallMs = new Map<number, number>();
@@ -174,8 +176,24 @@ export class CheckpointDriver {
     const last = metadata?.kind === 'CHECKPOINT' || run.suspended === true ? metadata : undefined;
     this.run = { ...run, notifier, last, stopId: undefined };
     if (run.continues === undefined) return;
-    if (run.continues.checkpoint !== undefined) notifier.completed(run.continues.checkpoint.metadata.checkpointId);
-    if (run.continues.adopted || this.boundary !== undefined) this.abortOlder();
+    const { checkpoint, adopted } = run.continues;
+    if (checkpoint !== undefined) this.tellAgain(notifier, checkpoint.metadata.checkpointId, adopted);
+    if (adopted || this.boundary !== undefined) this.abortOlder();
+  }
+
+  /** Of tasks that were adopted nobody waits for it, and all the cluster waits for the jobs that come after this one. */
+  private tellAgain(notifier: CheckpointNotifier, checkpointId: number, adopted: boolean): void {
+    if (adopted)
+      this.background.run('tell adopted tasks of their checkpoint', async () => {
+        await this.afterTakeover();
+        notifier.completed(checkpointId);
+      });
+    else notifier.completed(checkpointId);
+  }
+
+  private afterTakeover(): Promise<void> {
+    this.calm ??= untilCalm(this.deps.clock, this.closing.signal);
+    return this.calm;
   }
 
   /** Ids up to `boundary` are of earlier leaders; what they had in flight will never complete. */
@@ -191,6 +209,7 @@ export class CheckpointDriver {
   private async reserveBoundary(): Promise<void> {
     const { clock, counter, token, log } = this.deps;
     const { signal } = this.closing;
+    await this.afterTakeover();
     while (!signal.aborted) {
       try {
         const id = await counter.next(token);
