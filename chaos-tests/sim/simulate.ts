@@ -68,6 +68,7 @@ async function play(world: SimWorld, cluster: SimCluster, settled: () => boolean
   };
   await time.run(config.healAtMs, failed);
   if (failed()) return;
+  const healedMs = time.nowMs;
   world.heal();
   cluster.heal();
 
@@ -85,6 +86,10 @@ async function play(world: SimWorld, cluster: SimCluster, settled: () => boolean
     return world.violated(14, `${ENDED_WITHIN_MS} ms later not all jobs have ended: ${look.describe()}`);
   await time.run(time.nowMs + QUIET_MS, failed);
   await time.run(time.nowMs + SETTLED_WITHIN_MS, () => failed() || settled());
+  // A leader that died when all jobs had ended is followed when its lease is over, as the others are.
+  const led = () => cluster.leader?.token !== undefined;
+  await time.run(healedMs + RUNNING_WITHIN_MS, () => failed() || led());
+  if (!failed() && !led()) world.violated(14, `nobody leads ${RUNNING_WITHIN_MS} ms after the last fault`);
   if (!failed()) await sweep(world, cluster);
 }
 
