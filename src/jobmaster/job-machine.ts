@@ -13,6 +13,7 @@ import {
 } from './adoption.ts';
 import { restoreRetryMs } from './restore-retry.ts';
 import {
+  alsoRestart,
   endAttempts,
   fail,
   failover,
@@ -141,6 +142,11 @@ function apply(turn: JobTurn, event: JobEvent): void {
       return;
     case 'failover':
       if (phase.kind === 'executing') failover(turn, event.error, {}, 'all');
+      else if (isPartial(turn)) {
+        // What ended a drained savepoint, say: the regions that were to go on have come to their end already.
+        turn.emit({ kind: 'recordFailure', error: event.error, taskIndex: undefined, taskManagerId: undefined });
+        alsoRestart(turn, 'all');
+      }
       return;
     default:
       unreachable(event);

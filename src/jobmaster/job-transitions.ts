@@ -69,7 +69,7 @@ export function explainedByLoss(turn: JobTurn, taskManagerId: TaskManagerId): bo
 }
 
 /** The same failure concerns these regions, too. */
-export function alsoRestart(turn: JobTurn, regions: ReadonlySet<number>): void {
+export function alsoRestart(turn: JobTurn, regions: ReadonlySet<number> | 'all'): void {
   const restartAtMs = restartOf(turn.state.phase)?.restartAtMs ?? turn.context.nowMs;
   stop(turn, { kind: 'restart', restartAtMs }, RESTARTS, regions);
 }

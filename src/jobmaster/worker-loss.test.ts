@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import type { CheckpointOperation, TriggerId } from '../contracts/operations.ts';
 import { present } from '../kernel/assert.ts';
 import { JobBench } from './job-bench.fixture.ts';
 
@@ -91,4 +92,36 @@ test('regions that did not notice the death of a worker begin again with those t
   await bench.pass(0);
   const details = bench.master.details();
   expect(details).toMatchObject({ status: 'RUNNING', restarts: 1 });
+});
+
+test('a worker lost in a stop with draining begins all regions again: those that were drained are at their end', async () => {
+  for (const [stop, restarted] of [
+    ['DRAIN', 4],
+    ['SUSPEND', 2],
+  ] as const) {
+    const bench = await new JobBench({ parallelism: 2, partitioner: 'FORWARD' }, 3).started();
+    await bench.pass(10);
+    const drained = bench.worker(0).live();
+    expect(drained).toHaveLength(2);
+    bench.worker(1).acks = false;
+    const operation: CheckpointOperation = {
+      triggerId: 'a'.repeat(32) as TriggerId,
+      jobId: bench.graph.jobId,
+      startedWallMs: 0,
+      request: { kind: 'SAVEPOINT', location: 'savepoints/s/', stop },
+    };
+    bench.master.requestCheckpoint(operation);
+    await bench.pass(10);
+    bench.cluster.kill(bench.worker(1));
+    await bench.pass(1_000);
+    const deployed = bench.cluster.workers.flatMap(({ deployments }) => deployments).slice(2);
+    expect(deployed.flatMap(({ tasks }) => tasks)).toHaveLength(restarted);
+    expect(
+      bench
+        .worker(0)
+        .live()
+        .some((id) => drained.includes(id)),
+    ).toBe(stop === 'SUSPEND');
+    expect(bench.status).toBe('RUNNING');
+  }
 });
