@@ -388,14 +388,15 @@ function endAborted(
 
   const outcome = options.keepObjects === true ? 'doubtful' : 'aborted';
   const next = { ...state, pending, lastEndMs: options.nowMs, ended: remember(state, checkpoint.id, outcome) };
-  if (current === undefined) return next;
   if (checkpoint.kind === 'SAVEPOINT') {
-    if (checkpoint.stop !== 'DRAIN') return next; // K8
+    // K8. One that was being written may fail when part of the job restarts already: the other part is drained.
+    if (checkpoint.stop !== 'DRAIN' || (current === undefined && checkpoint.stage !== 'committing')) return next;
     // Event time has come to its end: only a restart brings the job back to where it was.
     const message = `the job was drained, but its savepoint failed: ${reason.message}`;
     out.push({ kind: 'failover', error: { ...reason, message } });
     return next;
   }
+  if (current === undefined) return next;
   const run = checkpoint.final ? finalFailed(current, options.nowMs) : current;
   // At the end of the job patience costs nothing, and a restart would only bring it back here.
   const bearable = checkpoint.final && PATIENT_CODES.has(reason.code);

@@ -193,6 +193,21 @@ test('a suspended job whose savepoint fails goes on; a drained one restarts, for
   }
 });
 
+test('a drained job of which a part restarts while its savepoint is written restarts whole when that fails', () => {
+  for (const stop of ['SUSPEND', 'DRAIN'] as const) {
+    const bench = new Bench();
+    bench.run();
+    bench.request({ stop });
+    const id = bench.begin();
+    for (const task of tasksOf(D1)) bench.send({ kind: 'acknowledged', ack: ackOf(task, D1, id) });
+    bench.send({ kind: 'runStopped', reason: 'a worker was lost', partly: true });
+    bench.take();
+    const error = { code: 'UNAVAILABLE', message: 'the store is away' } as const;
+    bench.send({ kind: 'commitFailed', id, error, keepObjects: false });
+    expect(bench.take()).toEqual(['aborted', 'discard', 'requestFailed', ...(stop === 'DRAIN' ? ['failover'] : [])]);
+  }
+});
+
 test('a request outlives a restart while it waits, and fails with the deployment that had begun it', () => {
   const bench = new Bench();
   bench.request();
