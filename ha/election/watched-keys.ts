@@ -1,8 +1,9 @@
-import { type Clock, sleep } from '../../src/kernel/clock.ts';
+import type { Clock } from '../../src/kernel/clock.ts';
 import { asError } from '../../src/kernel/errors.ts';
 import { BackgroundTasks, type Closeable } from '../../src/kernel/lifecycle.ts';
 import type { Logger } from '../../src/kernel/log.ts';
 import type { Coordination, Entry, Listing, Revision, Watch, WatchEvent } from '../coordination/coordination.ts';
+import { Doorbell } from './doorbell.ts';
 
 export interface WatchedKeysDeps {
   readonly coordination: Coordination;
@@ -35,6 +36,9 @@ export class WatchedKeys implements Closeable {
   private reachable = false;
   private watch: Watch | undefined;
   private readonly stopping = new AbortController();
+  /** Rung when the mirror may be out of date: it is listed at once. */
+  private readonly doubt: Doorbell;
+  private doubted = false;
   private readonly tasks: BackgroundTasks;
   private readonly retryMs: number;
   private readonly resyncMs: number;
@@ -45,6 +49,7 @@ export class WatchedKeys implements Closeable {
     private readonly onChange: () => void,
   ) {
     this.tasks = new BackgroundTasks(deps.log);
+    this.doubt = new Doorbell(deps.clock, this.stopping.signal);
     this.retryMs = options.retryMs ?? 500;
     this.resyncMs = options.resyncMs ?? 5_000;
   }
@@ -86,10 +91,11 @@ export class WatchedKeys implements Closeable {
   }
 
   private async follow(): Promise<void> {
-    const { coordination, clock, log } = this.deps;
+    const { coordination, log } = this.deps;
     const { signal } = this.stopping;
     let away = false;
     while (!signal.aborted) {
+      this.doubted = false;
       try {
         const listing = await coordination.list(this.options.prefix);
         if (signal.aborted) return;
@@ -103,7 +109,7 @@ export class WatchedKeys implements Closeable {
         away = true;
         this.reachable = false;
       }
-      await sleep(clock, away ? this.retryMs : this.resyncMs, signal);
+      if (away || !this.doubted) await this.doubt.wait(away ? this.retryMs : this.resyncMs);
     }
   }
 
@@ -111,8 +117,10 @@ export class WatchedKeys implements Closeable {
     if (this.stopping.signal.aborted) return;
     switch (event.kind) {
       case 'disconnected':
-        // Until the next listing, which follows within `resyncMs` and says how it is.
+        // Until the next listing, which says how it is. At once: whoever becomes leader meanwhile does not know whom to expect.
         this.reachable = false;
+        this.doubted = true;
+        this.doubt.ring();
         this.deps.log.debug({ prefix: this.options.prefix, reason: event.reason }, 'watch disconnected');
         return;
       case 'reset':

@@ -42,6 +42,22 @@ test('whether there are workers is unknown until the store has said so, and whil
   await registrations.close();
 });
 
+test('after a broken watch the workers are known as soon as the store answers: a new leader waits for whom it does not know', async () => {
+  const { clock, model, deps, worker } = world();
+  const client = model.client({ name: 'master' });
+  const registrations = WorkerRegistrations.start({ ...deps('master'), coordination: client });
+  const registered = registerWorker(deps('w'), worker);
+  await clock.advance(100);
+  client.breakWatches('the leader of the store died');
+  expect(registrations.list()).toBeUndefined();
+  await clock.advance(50);
+  expect(registrations.list()).toEqual([worker]);
+  const closing = registered.close();
+  await clock.advance(100);
+  await closing;
+  await registrations.close();
+});
+
 test('a worker that was taken for dead and lives is listed again', async () => {
   const { clock, deps, worker } = world();
   const registrations = WorkerRegistrations.start(deps('master'));
