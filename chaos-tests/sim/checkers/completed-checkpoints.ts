@@ -72,8 +72,10 @@ export const completedCheckpoints: Checker = (world) => {
       for (let i = 0; i < vertex.parallelism; i++) {
         const subtask = `${jobId}/${vertex.id}/${i}`;
         const ack = acks.get(`${subtask}/${id}`);
-        // Without an answer it had finished, and what it left at the end of its input stands for it.
-        const said = ack === undefined ? (last.get(`${subtask}/${newestOf.get(subtask)}`) ?? []) : [ack];
+        // Without an answer it had finished, and what it left at the end of its input stands for it: in the deployment that
+        // the checkpoint names, which a leader may have adopted although a newer one began and was lost.
+        const by = metadata.taskDeployments?.[vertex.id]?.[i] ?? metadata.deployment;
+        const said = ack === undefined ? (last.get(`${subtask}/${by}`) ?? []) : [ack];
         // A savepoint has copies of what finished tasks left elsewhere.
         const name = metadata.kind === 'SAVEPOINT' && ack === undefined ? 'digest' : 'key';
         for (const operator of vertex.operators) {
