@@ -41,6 +41,8 @@ export interface Sightings {
   checkpointAborted(deployment: DeploymentId, jobId: JobId, checkpointId: number): void;
   outputCommitted(jobId: JobId, transaction: SimTransaction, by: DeploymentId, checkpointId: number | undefined): void;
   submissionAsked(jobId: JobId): void;
+  /** By a master; more often than it was asked when the network doubles it. */
+  submissionReceived(jobId: JobId): void;
   submissionAnswered(jobId: JobId, answered: { readonly jobId: JobId } | { readonly code: string }): void;
   cancelAnswered(jobId: JobId): void;
   operationAsked(jobId: JobId, triggerId: TriggerId): void;

@@ -29,10 +29,12 @@ const clientSpec = {
   operation: method<Asking, OperationView>(z.any(), z.any(), 2_000, { readOnly: true }),
 } as const satisfies GatewaySpec;
 
-export function clientHandler(dispatcher: Dispatcher) {
+export function clientHandler(dispatcher: Dispatcher, received: (jobId: JobId) => void) {
   return {
-    submit: ({ graph, idempotencyKey }: Submission) =>
-      dispatcher.submitJob(graph, idempotencyKey === undefined ? {} : { idempotencyKey }),
+    submit: ({ graph, idempotencyKey }: Submission) => {
+      received(graph.jobId);
+      return dispatcher.submitJob(graph, idempotencyKey === undefined ? {} : { idempotencyKey });
+    },
     cancel: async ({ jobId }: { jobId: JobId }) => {
       await dispatcher.cancelJob(jobId);
       return {};

@@ -77,7 +77,12 @@ export class SimMaster {
       ...{ rpcAddress: `${host}:6123`, restUrl: `http://${host}:8081` },
     };
     network.listen(address.rpcAddress, process, 'jobmanager', role.handler());
-    network.listen(address.rpcAddress, process, 'client', clientHandler(dispatcher));
+    network.listen(
+      address.rpcAddress,
+      process,
+      'client',
+      clientHandler(dispatcher, (jobId) => world.tell('submissionReceived', jobId)),
+    );
     const fastTakeover = {
       ...{ probe: new SimLeaderProbe(world, process), rank: () => Number(host.slice(1)), stealsPerMinuteMax: 4 },
       alert: (kind: string, detail: string) => world.trace.notable(process.name, `${kind}: ${detail}`),

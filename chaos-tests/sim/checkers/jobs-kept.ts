@@ -11,6 +11,7 @@ export const jobsKept: Checker = (world) => {
   const results = new Set<string>();
   const made = new Map<string, number>();
   const asked = new Map<JobId, number>();
+  const received = new Map<JobId, number>();
   return {
     changed({ set }) {
       for (const change of set.changes) {
@@ -35,6 +36,9 @@ export const jobsKept: Checker = (world) => {
     submissionAsked(jobId) {
       asked.set(jobId, (asked.get(jobId) ?? 0) + 1);
     },
+    submissionReceived(jobId) {
+      received.set(jobId, (received.get(jobId) ?? 0) + 1);
+    },
     submissionAnswered(jobId, answered) {
       if ('jobId' in answered) {
         if (answered.jobId !== jobId) world.violated(3, `job ${jobId} was answered as ${answered.jobId}`);
@@ -42,7 +46,9 @@ export const jobsKept: Checker = (world) => {
         return;
       }
       const definite = answered.code === 'UNAVAILABLE' || answered.code === 'FENCED';
-      if (definite && asked.get(jobId) === 1 && (jobs.has(jobId) || results.has(jobId)))
+      // A refusal speaks of one request: of a doubled one the other copy may have been taken.
+      const once = asked.get(jobId) === 1 && (received.get(jobId) ?? 0) <= 1;
+      if (definite && once && (jobs.has(jobId) || results.has(jobId)))
         world.violated(11, `job ${jobId} was refused with ${answered.code} and is stored`);
     },
   };
