@@ -1,12 +1,13 @@
 import { expect, test } from 'vitest';
 import { ClusterKeys } from '../../../ha/stores/cluster-keys.ts';
+import { asJobId } from '../../../src/kernel/ids.ts';
 import type { CheckpointAck } from '../../../src/contracts/task.ts';
 import { makeConfig } from '../sim-config.ts';
 import type { SimWorld } from '../sim-world.ts';
 import { consistentCuts } from './consistent-cuts.ts';
 
 /** One job with one source of one split, and one task that counts, of which the checker hears. */
-function story() {
+function story({ after = false } = {}) {
   const keys = new ClusterKeys('sim');
   const config = makeConfig(1);
   const [job] = config.jobs;
@@ -16,17 +17,20 @@ function story() {
     operators: [{ id, name: kind, kind, inputs: [], ...(splits === undefined ? {} : { splits }) }],
   });
   const vertices = [vertex('source', 'source', [{ split: 0, next: 0, end: 100 }]), vertex('count', 'count')];
-  const graph = { ...job.graph, vertices: vertices as never };
+  const former = asJobId('f'.repeat(32));
+  const restoreFrom = { metadataKey: 'm', allowNonRestoredState: false };
+  const graph = { ...job.graph, ...(after ? { restoreFrom } : {}), vertices: vertices as never };
   const violations: string[] = [];
   const world = {
-    ...{ keys, config: { ...config, jobs: [{ ...job, graph }] } },
+    ...{ keys, config: { ...config, jobs: [{ ...job, graph, after: after ? former : undefined }] } },
     violated: (_: number, message: string) => void violations.push(message),
   };
   const checker = consistentCuts(world as never as SimWorld);
   const { jobId } = graph;
-  const ack = (vertexId: string, checkpointId: number, seen: { read?: number; records?: number; final?: boolean }) =>
+  type Seen = { readonly read?: number; readonly records?: number; readonly final?: boolean };
+  const ack = (vertexId: string, checkpointId: number, seen: Seen, by = jobId) =>
     checker.checkpointAcked?.(
-      { jobId, vertexId, subtaskIndex: 0, attemptId: vertexId, checkpointId } as never as CheckpointAck,
+      { jobId: by, vertexId, subtaskIndex: 0, attemptId: vertexId, checkpointId } as never as CheckpointAck,
       seen.final ?? false,
       {
         splits: seen.read === undefined ? [] : [{ split: 0, next: seen.read, end: 100 }],
@@ -39,7 +43,11 @@ function story() {
     const set = { revision: 1n, changes: [{ kind: 'put', entry }] };
     checker.changed?.({ set, writer: 'm0', transaction: undefined, leaderBefore: undefined } as never);
   };
-  return { ack, pointer, violations };
+  const start = (vertexId: string, checkpointId: number) => {
+    const task = { vertexId, subtaskIndex: 0, attemptId: vertexId, restore: { checkpointId, operators: [] } };
+    checker.taskStarted?.('w0', { jobId, graph, tasks: [task] } as never, vertexId as never);
+  };
+  return { ack, pointer, start, former, violations };
 }
 
 test('a source that finished because its job stopped counts with what it had read by then', () => {
@@ -76,5 +84,17 @@ test('a source that finished before its job stopped counts with all its input', 
   pointer(4, { stop: 'SUSPEND' });
   ack('count', 6, { records: 100, final: true });
   pointer(6);
+  expect(violations).toEqual([]);
+});
+
+test('a job that starts twice from a savepoint is counted from there, also when it began a checkpoint of the same id', () => {
+  const { ack, pointer, start, former, violations } = story({ after: true });
+  ack('count', 1, { records: 30 }, former);
+  start('count', 1);
+  ack('count', 1, { records: 11 }); // Its own first, which was given up.
+  start('count', 1);
+  ack('source', 2, { read: 50 });
+  ack('count', 2, { records: 20 });
+  pointer(2);
   expect(violations).toEqual([]);
 });

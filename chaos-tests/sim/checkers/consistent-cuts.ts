@@ -14,6 +14,8 @@ export const consistentCuts: Checker = (world) => {
   const positions = new Map<string, readonly SimSplit[]>();
   const counted = new Map<string, number>();
   const lastCounted = new Map<string, number>();
+  /** `job/id` of every checkpoint that a job has completed itself. */
+  const completed = new Set<string>();
   /** By job: the checkpoint with which it has stopped. */
   const stops = new Map<string, number>();
   /** By subtask: what the state that its newest attempt started from had counted. */
@@ -53,7 +55,8 @@ export const consistentCuts: Checker = (world) => {
       if (task === undefined) return;
       const from = task.restore?.checkpointId;
       const subtask = subtaskOf({ jobId, ...task });
-      const own = from !== undefined && counted.has(`${subtask}/${from}`);
+      // Not one that it only began: the savepoint of the job before may have the same id.
+      const own = completed.has(`${jobId}/${from}`);
       // Of the job before, when it starts from that one's savepoint.
       const before = world.config.jobs.find((job) => job.graph.jobId === jobId)?.after;
       const origin = own || graph.restoreFrom === undefined ? subtask : subtaskOf({ ...task, jobId: before ?? jobId });
@@ -73,6 +76,7 @@ export const consistentCuts: Checker = (world) => {
         const graph = graphs.get(jobId);
         if (graph === undefined || change.entry.value.includes('"claimed":true')) continue;
         if (change.entry.value.includes('"stop":')) stops.set(jobId, Number(id));
+        completed.add(`${jobId}/${Number(id)}`);
         check(graph, Number(id));
       }
     },
