@@ -19,6 +19,7 @@ const RESULTS = 'ha/stores/job-result-store.js';
 const TERM = 'src/dispatcher/dispatcher-term.js';
 const COORDINATOR = 'src/checkpoint/checkpoint-coordinator.js';
 const DRIVER = 'src/checkpoint/checkpoint-driver.js';
+const RESTORABLE = 'src/checkpoint/restorable-objects.js';
 const SINK = 'src/subtask/operators/two-phase-sink-operator.js';
 const ALIGNER = 'src/subtask/barrier-aligner.js';
 
@@ -192,7 +193,7 @@ export const MUTANTS: readonly Mutant[] = [
   ),
   mutant(
     'discard-referenced-state',
-    DRIVER,
+    RESTORABLE,
     'objects of an aborted checkpoint go although a completed one shares them (7)',
     // Either of the two would do: names tell who wrote an object, and the master knows what it has restored.
     ['.filter((key) => !isBorrowed(key, ack))', ''],
