@@ -29,6 +29,7 @@ import type {
  *   K6. Objects are discarded only of checkpoints known to be aborted.
  *   K8. A savepoint is the user's: it neither subsumes nor aborts checkpoints, counts for none of their limits
  *       but the number at once, and no sink commits by it, save one with which the job stops.
+ *   K9. A task that was drained goes on only for the savepoint of a stop: while that is under way or once it has completed.
  *   K7. After `fenced` nothing is done any more, not even tidying up: it is the next leader's.
  */
 
@@ -36,6 +37,10 @@ import type {
 const RESERVE_RETRY_MS = 1_000;
 const FINAL_RETRY_MS = 200;
 const FINAL_RETRY_MAX_MS = 5_000;
+const IN_VAIN: ErrorInfo = {
+  code: 'CONFLICT',
+  message: 'a task was drained for a stop whose savepoint did not complete',
+};
 /** A store or worker that does not answer: the failures for which a final checkpoint is only tried again. */
 const PATIENT_CODES: ReadonlySet<ErrorInfo['code']> = new Set(['UNAVAILABLE', 'TIMEOUT', 'UNKNOWN_OUTCOME']);
 /** How many ended checkpoints are remembered, to tell a late acknowledgement from a duplicate. */
@@ -104,6 +109,7 @@ function apply(
       return stopRun(state, event, nowMs, out);
     case 'taskChanged':
       if (state.run?.deployment !== event.deployment) return state;
+      if (event.drained === true && isDrainedInVain(state, state.run)) out.push({ kind: 'failover', error: IN_VAIN });
       return endUnanswerable({ ...state, run: taskChanged(state.run, event, state.config, nowMs) }, event, nowMs, out);
     case 'restored':
       return { ...state, latestCompletedId: Math.max(event.checkpointId, state.latestCompletedId ?? 0) };
@@ -194,6 +200,11 @@ function taskChanged(
   const periodicAtMs =
     run.periodicAtMs ?? (everybody && config.intervalMs !== undefined ? nowMs + config.intervalMs : undefined);
   return { ...run, stages, atEnd, running, finished, runningAtEnd, periodicAtMs };
+}
+
+/** K9. The order to drain may outlive the leader that gave it, and be carried out when its successor has taken over. */
+function isDrainedInVain({ pending }: CoordinatorState, run: Run): boolean {
+  return !run.suspended && !run.finalCompleted && ![...pending.values()].some(({ stop }) => stop === 'DRAIN');
 }
 
 /**

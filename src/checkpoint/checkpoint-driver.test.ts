@@ -76,7 +76,7 @@ class Bench {
       tasks: this.tasks.map((task) => ({ ...task, taskManagerId: WORKER })),
       gateways: new Map([[WORKER, gateway]]),
     });
-    for (const index of [0, 1]) this.driver.taskChanged(index, 'running', false);
+    for (const index of [0, 1]) this.driver.taskChanged(index, 'running', { atEnd: false });
     await this.clock.advance(0);
     return this;
   }
@@ -126,7 +126,7 @@ test('what a finished task left in the last checkpoint is carried into the next'
   const bench = await new Bench({ checkpointing: { numRetained: 5 } }).run();
   await bench.clock.advance(1_000);
   await bench.complete(1, ['source-end', 'sink-1']);
-  bench.driver.taskChanged(0, 'finished', true);
+  bench.driver.taskChanged(0, 'finished', { atEnd: true });
   await bench.clock.advance(1_000);
   expect(bench.ack(0, 2)).toBe('unknown');
   expect(bench.ack(1, 2, 'sink-2')).toBe('acked');
@@ -203,7 +203,7 @@ test('what a finished task left is taken from the checkpoint before, also from o
   });
   await bench.clock.advance(1_000);
   await bench.complete(2, ['source-2', 'sink-2']);
-  bench.driver.taskChanged(0, 'finished', true);
+  bench.driver.taskChanged(0, 'finished', { atEnd: true });
   await bench.clock.advance(1_000);
   expect(bench.ack(1, 3, 'sink-3')).toBe('acked');
   open();
@@ -271,8 +271,8 @@ test('a job that has stopped ends although some of its tasks finished before oth
     suspended: true,
     continues: { checkpoint, adopted: false },
   });
-  bench.driver.taskChanged(0, 'finished', true);
-  bench.driver.taskChanged(1, 'running', false);
+  bench.driver.taskChanged(0, 'finished', { atEnd: true });
+  bench.driver.taskChanged(1, 'running', { atEnd: false });
   await bench.clock.advance(0);
   expect(bench.ack(1, 1, 'sink')).toBe('acked');
   await bench.clock.advance(0);

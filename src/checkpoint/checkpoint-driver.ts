@@ -1,11 +1,13 @@
 import type { CheckpointOptions, CompletedCheckpoint } from '../contracts/checkpoint.ts';
 import type { JobGraph } from '../contracts/job-graph.ts';
 import { type CheckpointOperation, failedWith, type OperationStore, type TriggerId } from '../contracts/operations.ts';
+import { isBorrowed } from '../contracts/state-objects.ts';
 import type { TaskManagerGateway } from '../contracts/task-manager-gateway.ts';
 import type { CheckpointAck, CheckpointDecline } from '../contracts/task.ts';
 import type { CheckpointsView } from '../contracts/views.ts';
 import { unreachable } from '../kernel/assert.ts';
-import type { Clock, Timer } from '../kernel/clock.ts';
+import { untilCalm } from '../kernel/calm.ts';
+import { type Clock, sleep, type Timer } from '../kernel/clock.ts';
 import { asError, type ErrorInfo, isMillraceError, toErrorInfo } from '../kernel/errors.ts';
 import type { AttemptId, DeploymentId, FencingToken, TaskManagerId } from '../kernel/ids.ts';
 import { BackgroundTasks } from '../kernel/lifecycle.ts';
@@ -14,7 +16,7 @@ import type { Random } from '../kernel/random.ts';
 import { type Backoff, retry } from '../kernel/retry.ts';
 import { classifyAck, initialCoordinator, stepCoordinator, subsumedBy } from './checkpoint-coordinator.ts';
 import { CheckpointHistory } from './checkpoint-history.ts';
-import { buildMetadata } from './checkpoint-metadata.ts';
+import { buildMetadata, objectKeysOf, objectKeysOfMetadata } from './checkpoint-metadata.ts';
 import { CheckpointNotifier, type NoticeGroup } from './checkpoint-notifier.ts';
 import { commitCheckpoint, type CommitOutcome } from './commit-checkpoint.ts';
 import type {
@@ -28,9 +30,7 @@ import type {
   RunTask,
   RunTaskStage,
 } from './coordinator-state.ts';
-import { EarlierCheckpoints } from './earlier-checkpoints.ts';
 import type { CheckpointIdCounter, CompletedCheckpointStore } from './ports.ts';
-import { RestorableObjects } from './restorable-objects.ts';
 import { copyIntoSavepoint } from './savepoint-copy.ts';
 
 const RECORD_BACKOFF: Backoff = { initialMs: 100, maxMs: 5_000, multiplier: 2 };
@@ -71,6 +71,8 @@ export interface ContinuedTasks {
   readonly adopted: boolean;
 }
 
+const BOUNDARY_RETRY_MS = 500;
+
 interface PresentRun extends CheckpointedRun {
   readonly notifier: CheckpointNotifier;
   /**
@@ -100,24 +102,21 @@ export class CheckpointDriver {
   private readonly closing = new AbortController();
   private timer: Timer | undefined;
   private run: PresentRun | undefined;
-  private readonly earlier: EarlierCheckpoints;
+  private calm: Promise<void> | undefined;
+  private boundary: Promise<void> | undefined;
+  private boundaryId: number | undefined;
   private readonly triggerWallMs = new Map<number, number>();
   /** The job started from what is not its own: its first checkpoint must not refer to that. */
   private mustBeFull = false;
   /** Every operation of this term: one that is asked for twice is done once. */
   private readonly requested = new Set<TriggerId>();
-  private readonly restorable = new RestorableObjects();
+  /** Objects of checkpoints that may be restored: never discarded, whoever else refers to them. */
+  private readonly referenced = new Map<number, ReadonlySet<string>>();
 
   constructor(private readonly deps: CheckpointDriverDeps) {
     this.state = initialCoordinator(deps.graph.config.checkpointing);
     this.background = new BackgroundTasks(deps.log);
     this.commits = new BackgroundTasks(deps.log);
-    this.earlier = new EarlierCheckpoints({
-      ...deps,
-      onFenced: (reason) => this.fencedLater(reason),
-      abortUpTo: (id) => this.run?.notifier.abortedUpTo(id, this.state.latestCompletedId),
-      signal: this.closing.signal,
-    });
   }
 
   view(): CheckpointsView {
@@ -128,7 +127,9 @@ export class CheckpointDriver {
   restored(checkpoint: CompletedCheckpoint, options: { readonly own: boolean }): void {
     const { checkpointId } = checkpoint.metadata;
     this.history.restored(checkpoint, this.deps.clock.wallMs());
-    this.restorable.add(checkpoint, options);
+    // An external one keeps its objects under a key of its own: ids of two jobs may be equal.
+    const key = options.own ? checkpointId : -checkpointId;
+    this.referenced.set(key, new Set(objectKeysOfMetadata(checkpoint.metadata)));
     this.mustBeFull = !options.own;
     if (options.own) this.step({ kind: 'restored', checkpointId });
   }
@@ -148,7 +149,7 @@ export class CheckpointDriver {
   adopted(checkpoint: CompletedCheckpoint): void {
     const { checkpointId } = checkpoint.metadata;
     this.history.found(checkpoint);
-    this.restorable.add(checkpoint);
+    this.referenced.set(checkpointId, new Set(objectKeysOfMetadata(checkpoint.metadata)));
     this.step({ kind: 'restored', checkpointId });
   }
 
@@ -177,24 +178,59 @@ export class CheckpointDriver {
     if (run.continues === undefined) return;
     const { checkpoint, adopted } = run.continues;
     if (checkpoint !== undefined) this.tellAgain(notifier, checkpoint.metadata.checkpointId, adopted);
-    if (adopted || this.earlier.exist) this.earlier.abort();
+    if (adopted || this.boundary !== undefined) this.abortOlder();
   }
 
   /** Of tasks that were adopted nobody waits for it, and all the cluster waits for the jobs that come after this one. */
   private tellAgain(notifier: CheckpointNotifier, checkpointId: number, adopted: boolean): void {
     if (adopted)
       this.background.run('tell adopted tasks of their checkpoint', async () => {
-        await this.earlier.afterTakeover();
+        await this.afterTakeover();
         notifier.completed(checkpointId);
       });
     else notifier.completed(checkpointId);
   }
 
-  taskChanged(index: number, stage: RunTaskStage, atEnd: boolean): void {
+  private afterTakeover(): Promise<void> {
+    this.calm ??= untilCalm(this.deps.clock, this.closing.signal);
+    return this.calm;
+  }
+
+  /** Ids up to `boundary` are of earlier leaders; what they had in flight will never complete. */
+  private abortOlder(): void {
+    if (this.boundaryId !== undefined) {
+      this.run?.notifier.abortedUpTo(this.boundaryId, this.state.latestCompletedId);
+      return;
+    }
+    this.boundary ??= this.reserveBoundary();
+  }
+
+  /** An id of our own that is never used for a checkpoint: higher than all before, lower than all of ours. */
+  private async reserveBoundary(): Promise<void> {
+    const { clock, counter, token, log } = this.deps;
+    const { signal } = this.closing;
+    await this.afterTakeover();
+    while (!signal.aborted) {
+      try {
+        const id = await counter.next(token);
+        this.deps.enqueue(() => {
+          this.boundaryId = id;
+          this.abortOlder();
+        });
+        return;
+      } catch (error) {
+        if (isFenced(error)) return this.fencedLater(asError(error).message);
+        log.warn({ err: asError(error) }, 'checkpoints of earlier leaders cannot be aborted yet');
+        await sleep(clock, BOUNDARY_RETRY_MS, signal);
+      }
+    }
+  }
+
+  taskChanged(index: number, stage: RunTaskStage, data: { readonly atEnd: boolean; readonly drained?: boolean }): void {
     const run = this.state.run;
     if (run === undefined) return;
-    if (run.stages[index] === stage && run.atEnd[index] === atEnd) return;
-    this.step({ kind: 'taskChanged', deployment: run.deployment, index, stage, atEnd });
+    if (run.stages[index] === stage && run.atEnd[index] === data.atEnd) return;
+    this.step({ kind: 'taskChanged', deployment: run.deployment, index, stage, ...data });
   }
 
   /** Aborts what is in flight. What is being committed goes on: wait for {@link settled}. `partly`: some tasks go on. */
@@ -307,7 +343,7 @@ export class CheckpointDriver {
 
   private async reserve(deployment: DeploymentId): Promise<void> {
     try {
-      await this.earlier.reserved();
+      await this.boundary;
       const id = await this.deps.counter.next(this.deps.token);
       this.later({ kind: 'reserved', deployment, id });
     } catch (error) {
@@ -427,7 +463,7 @@ export class CheckpointDriver {
       case 'completed':
         if (checkpoint.kind === 'CHECKPOINT') this.mustBeFull = false;
         this.history.completed(outcome.completed, this.deps.clock.wallMs());
-        this.restorable.add(outcome.completed);
+        this.referenced.set(id, new Set(objectKeysOfMetadata(outcome.completed.metadata)));
         this.step({ kind: 'committed', id });
         if (checkpoint.request?.cancelJob === true) this.deps.onCancel();
         return;
@@ -482,7 +518,12 @@ export class CheckpointDriver {
   }
 
   private discard(acks: readonly CheckpointAck[]): void {
-    const keys = this.restorable.discardable(acks);
+    // What it only referred to is another checkpoint's.
+    const own = acks.flatMap((ack) => objectKeysOf(ack).filter((key) => !isBorrowed(key, ack)));
+    const keys = own.filter((key) => {
+      for (const set of this.referenced.values()) if (set.has(key)) return false;
+      return true;
+    });
     if (keys.length > 0) this.background.run('discard checkpoint objects', () => this.deps.store.discard(keys));
   }
 
@@ -501,7 +542,10 @@ export class CheckpointDriver {
 
   private subsumed(retained: ReadonlySet<number>): void {
     const newest = this.state.latestCompletedId ?? 0;
-    this.restorable.keepOnly(retained, newest);
+    for (const id of this.referenced.keys()) {
+      // Negative: external. Newer than what was listed: completed meanwhile.
+      if (id > 0 && id < newest && !retained.has(id)) this.referenced.delete(id);
+    }
     this.history.retained(new Set([...retained, newest]));
   }
 

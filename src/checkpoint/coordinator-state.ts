@@ -119,6 +119,8 @@ export type CoordinatorEvent =
       readonly index: number;
       readonly stage: RunTaskStage;
       readonly atEnd: boolean;
+      /** Its data ended for a stop of the job. */
+      readonly drained?: boolean;
     }
   /** `partly`: other tasks go on, and are told of what is aborted. */
   | { readonly kind: 'runStopped'; readonly reason: string; readonly partly?: boolean }

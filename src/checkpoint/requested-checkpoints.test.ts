@@ -267,3 +267,42 @@ test('barriers begin at a task whose own producers have finished, though others 
   bench.at(2_000).begin();
   expect(bench.effects.findLast((one) => one.kind === 'trigger')).toMatchObject({ targets: [1, 2] });
 });
+
+test('a task that was drained is borne only while a drained savepoint is under way, or when the job has stopped', () => {
+  const drained = {
+    kind: 'taskChanged',
+    deployment: D1,
+    index: 0,
+    stage: 'running',
+    atEnd: true,
+    drained: true,
+  } as const;
+  const under = new Bench({ intervalMs: undefined });
+  under.run();
+  under.request({ stop: 'DRAIN' });
+  const id = under.begin();
+  under.take();
+  under.send(drained);
+  expect(under.take()).toEqual([]);
+  under.complete(id);
+  under.send({ ...drained, index: 1 });
+  expect(under.take()).toEqual(['commit', 'completed']);
+
+  const stopped = new Bench({ intervalMs: undefined });
+  stopped.run(D1, true);
+  stopped.take();
+  stopped.send(drained);
+  expect(stopped.take()).toEqual([]);
+
+  for (const request of [undefined, { stop: 'SUSPEND' }] as const) {
+    const bench = new Bench({ intervalMs: undefined });
+    bench.run();
+    if (request !== undefined) {
+      bench.request(request);
+      bench.begin();
+    }
+    bench.take();
+    bench.send(drained);
+    expect(bench.take()).toEqual(['failover']);
+  }
+});

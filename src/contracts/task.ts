@@ -135,6 +135,8 @@ export const attemptReportSchema = z.object({
   state: executionStateSchema,
   /** All sources' input is exhausted as far as this subtask can see: it waits for the final checkpoint. */
   endOfData: z.boolean(),
+  /** The data ended because the job was to stop, not because the input had: it may end for good only with that savepoint. */
+  drained: z.boolean().optional(),
   error: errorInfoSchema.optional(),
   /** FAILED because another task or the way to it was lost: nothing of its own went wrong, and it left nothing behind. */
   peerLost: z.boolean().optional(),

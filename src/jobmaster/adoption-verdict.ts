@@ -13,6 +13,8 @@ import type { FoundAttempt, JobConstants, JobPhase, RestorePoint } from './job-s
  *   V2. It is at least as new as the one that took part in the newest completed checkpoint. An older one is a
  *       zombie: another ran in its place and has committed output, which it would repeat.
  *   V3. Every task that is alive has a slot of the number that it needs, and no other slot has that number.
+ *   V4. A task that was drained, for a stop of the job, goes on only if the savepoint of that stop has completed. Otherwise
+ *       it is at the end of its data before the end of its input: it would finish without the rest.
  */
 export interface RegionVerdict {
   readonly region: number;
@@ -101,13 +103,16 @@ function whyNot({ job, indexes, attempts, restore, numbers, shown }: Case): stri
     if (attempt === undefined) {
       return shown === 0 ? `${name} runs on no worker` : `${name} runs on no worker in the newest deployment`;
     }
-    const { state, deployment } = attempt.report;
+    const { state, deployment, drained } = attempt.report;
     if (state === 'CANCELING' || state === 'CANCELED' || state === 'FAILED') return `${name} is ${state}`;
     // V2
     const completed = restore.kind === 'checkpoint' && restore.own ? restore.checkpoint.metadata : undefined;
     const taken = completed === undefined || task === undefined ? undefined : deploymentIn(completed, task);
     if (taken !== undefined && compareDeployments(deployment, taken) < 0)
       return `${name} is of deployment ${deployment}, but checkpoint ${completed?.checkpointId} is of ${taken}`;
+    // V4
+    if (drained === true && !(restore.kind === 'checkpoint' && restore.stopped))
+      return `${name} was drained for a stop whose savepoint did not complete`;
     // V3
     const conflict = numbers.conflict(job, index, attempt);
     if (conflict !== undefined) return `${name} ${conflict}`;

@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import type { CheckpointOperation, TriggerId } from '../contracts/operations.ts';
 import { UnavailableError } from '../kernel/errors.ts';
 import type { AttemptId } from '../kernel/ids.ts';
 import { JobBench } from './job-bench.fixture.ts';
@@ -270,5 +271,121 @@ test('a job of which nothing was ever deployed starts as soon as that is known',
   bench.cluster.emit({ kind: 'settled' });
   await bench.pass(0);
   expect(bench.status).toBe('RUNNING');
+  expect(bench.deployments()).toEqual(['1-1']);
+});
+
+/** The job is to stop; its barrier is never answered. */
+async function stopping(bench: JobBench, stop: 'DRAIN' | 'SUSPEND'): Promise<void> {
+  for (const worker of bench.cluster.workers) worker.acks = false;
+  const operation: CheckpointOperation = {
+    triggerId: 'b'.repeat(32) as TriggerId,
+    jobId: bench.graph.jobId,
+    startedWallMs: 0,
+    request: { kind: 'SAVEPOINT', location: 'savepoints/s/', stop },
+  };
+  await bench.stores.operations.begin(operation, bench.stores.leader);
+  bench.master.requestCheckpoint(operation);
+  await bench.pass(10);
+  expect(bench.calls()).toContain('tm-1 trigger 2');
+}
+
+const restoredFrom = (bench: JobBench) =>
+  bench.cluster.workers.flatMap(({ deployments }) =>
+    deployments.filter(({ deployment }) => deployment !== '1-1').map(({ tasks }) => tasks[0]?.restore?.checkpointId),
+  );
+
+test('tasks that were drained for a stop that died with its leader begin again; the next leader carries the stop out', async () => {
+  const bench = await running();
+  await stopping(bench, 'DRAIN');
+  for (const worker of bench.cluster.workers) worker.drain();
+  await bench.pass(0);
+  for (const worker of bench.cluster.workers) worker.acks = true;
+  await bench.takeOver(2);
+  bench.cluster.emit({ kind: 'settled' });
+  await bench.pass(50);
+  expect(bench.notAdopted).toEqual([
+    '4 of 4 tasks: Source (1/2) was drained for a stop whose savepoint did not complete',
+  ]);
+  expect(bench.deployments()).toEqual(['1-1', '2-1']);
+  expect(restoredFrom(bench)).toEqual([1, 1]);
+  const stopped = [...bench.stores.pointers.values()].at(-1);
+  expect(stopped).toMatchObject({ kind: 'SAVEPOINT', deployment: '2-1' });
+});
+
+test('that drained tasks have finished does not make them whole: their region begins again, also when all have', async () => {
+  for (const finished of [1, 4]) {
+    const bench = await running();
+    await stopping(bench, 'DRAIN');
+    for (const worker of bench.cluster.workers) worker.drain();
+    await bench.pass(0);
+    bench.cluster.master = undefined;
+    for (const id of attempts(bench).slice(0, finished))
+      for (const worker of bench.cluster.workers) worker.set(id, 'FINISHED');
+    await bench.takeOver(2);
+    bench.cluster.emit({ kind: 'settled' });
+    await bench.pass(50);
+    expect(bench.outcome?.status).not.toBe('FINISHED');
+    expect(restoredFrom(bench)).toEqual([1, 1]);
+  }
+});
+
+test('of a job of which only some regions were drained the others go on', async () => {
+  const bench = await running({ partitioner: 'FORWARD' });
+  await stopping(bench, 'DRAIN');
+  bench.worker(0).drain();
+  await bench.pass(0);
+  const others = bench.worker(1).live();
+  await bench.takeOver(2);
+  bench.cluster.emit({ kind: 'settled' });
+  await bench.pass(50);
+  expect(bench.notAdopted).toEqual([expect.stringContaining('2 of 4 tasks: Source (1/2) was drained')]);
+  expect(bench.worker(1).live()).toEqual(others);
+  expect(restoredFrom(bench)).toEqual([1]);
+});
+
+test('drained tasks whose savepoint has completed are adopted, and end', async () => {
+  const bench = await running();
+  await stopping(bench, 'DRAIN');
+  for (const worker of bench.cluster.workers) {
+    worker.loseNotices = 1_000;
+    worker.drain();
+  }
+  await bench.pass(0);
+  for (const worker of bench.cluster.workers) {
+    worker.acks = true;
+    for (const id of worker.live()) bench.cluster.acknowledge(worker, id, 2);
+  }
+  await bench.pass(0);
+  expect(bench.stores.pointers.has(2)).toBe(true);
+  for (const worker of bench.cluster.workers) worker.loseNotices = 0;
+  await bench.takeOver(2);
+  await bench.pass(1_000);
+  expect(bench.notAdopted).toEqual([]);
+  expect(bench.outcome?.status).toBe('FINISHED');
+  expect(bench.deployments()).toEqual(['1-1']);
+});
+
+test('an order to drain that is carried out when its leader is dead already makes the job begin again', async () => {
+  for (const drains of [true, false]) {
+    const bench = await running();
+    await bench.takeOver(2);
+    for (const worker of bench.cluster.workers) {
+      if (drains) worker.drain();
+      else worker.endOfData();
+    }
+    await bench.pass(1_000);
+    expect(restoredFrom(bench)).toEqual(drains ? [1, 1] : []);
+    expect(bench.outcome?.status).toBe(drains ? undefined : 'FINISHED');
+    if (drains) expect(bench.master.details().exceptions.root?.message).toMatch(/drained for a stop whose savepoint/);
+  }
+});
+
+test('a stop without draining leaves nothing that a new leader could not take over', async () => {
+  const bench = await running();
+  await stopping(bench, 'SUSPEND');
+  for (const worker of bench.cluster.workers) worker.acks = true;
+  await bench.takeOver(2);
+  await bench.pass(50);
+  expect(bench.notAdopted).toEqual([]);
   expect(bench.deployments()).toEqual(['1-1']);
 });

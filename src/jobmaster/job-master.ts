@@ -517,7 +517,7 @@ export class JobMaster implements JobMasterHandle {
     if (task === undefined) return;
     const stage: RunTaskStage =
       task.state === 'RUNNING' ? 'running' : task.state === 'FINISHED' ? 'finished' : 'starting';
-    this.checkpoints.taskChanged(index, stage, task.endOfData);
+    this.checkpoints.taskChanged(index, stage, { atEnd: task.endOfData, drained: task.drained });
   }
 
   private notAdopted(reason: string): void {

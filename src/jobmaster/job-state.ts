@@ -57,6 +57,8 @@ export interface TaskState {
   /** The highest attempt number ever seen of this subtask, of earlier terms too; -1 before the first. */
   readonly lastAttemptNumber: number;
   readonly endOfData: boolean;
+  /** The end of its data was made, by a stop of the job: only the savepoint of that may be followed by its end. */
+  readonly drained: boolean;
   /** FAILED because of another's end: nothing of its own went wrong, and its slot is as good as after a cancellation. */
   readonly peerLost: boolean;
   /** Reports of its worker in a row that did not list the attempt although the worker had taken it. */

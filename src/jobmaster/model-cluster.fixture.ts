@@ -25,6 +25,7 @@ interface ModelAttempt {
   readonly task: TaskDeployment;
   state: ExecutionState;
   endOfData: boolean;
+  drained?: boolean;
   peerLost?: boolean;
 }
 
@@ -172,6 +173,12 @@ export class ModelWorker {
     }
   }
 
+  /** The order to drain has been carried out. */
+  drain(): void {
+    for (const attempt of this.attempts.values()) if (attempt.state === 'RUNNING') attempt.drained = true;
+    this.endOfData();
+  }
+
   live(): AttemptId[] {
     return [...this.attempts].flatMap(([id, attempt]) => (isTerminalExecutionState(attempt.state) ? [] : [id]));
   }
@@ -188,6 +195,7 @@ export class ModelWorker {
       allocationId: attempt.allocationId,
       state: attempt.state,
       endOfData: attempt.endOfData,
+      ...(attempt.drained === true ? { drained: true } : {}),
       ...(error === undefined ? {} : { error }),
       ...(attempt.peerLost === true ? { peerLost: true } : {}),
       io: { ...NO_IO, readRecords: 7 },

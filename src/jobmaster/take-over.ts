@@ -69,7 +69,8 @@ export function takeOver(turn: JobTurn, { found, slots }: Found, verdicts: reado
 }
 
 function taskOf({ report, taskManagerId }: FoundAttempt, host: string, wallMs: number): TaskState {
-  const { attemptId, attemptNumber, deployment, allocationId, state, endOfData, peerLost = false } = report;
+  const { attemptId, attemptNumber, deployment, allocationId, state } = report;
+  const { endOfData, drained = false, peerLost = false } = report;
   const attempt: Attempt = { attemptId, attemptNumber, deployment, allocationId, taskManagerId, host };
   return {
     ...NEW_TASK,
@@ -77,6 +78,7 @@ function taskOf({ report, taskManagerId }: FoundAttempt, host: string, wallMs: n
     attempt,
     lastAttemptNumber: attemptNumber,
     endOfData,
+    drained,
     peerLost,
     enteredMs: { DEPLOYING: wallMs, [state]: wallMs },
   };

@@ -9,6 +9,7 @@ export const NEW_TASK: TaskState = {
   attempt: undefined,
   lastAttemptNumber: -1,
   endOfData: false,
+  drained: false,
   peerLost: false,
   missing: 0,
   enteredMs: {},

@@ -47,6 +47,7 @@ function applyReport(turn: JobTurn, index: number, report: AttemptReport): void 
   if (held?.use === 'sent' && held.sent === task.attempt.deployment) turn.setSlot(busy(held));
   let next = advance(task, report.state, turn.context.wallMs); // J4
   if (report.endOfData && !next.endOfData) next = { ...next, endOfData: true };
+  if (report.drained === true && !next.drained) next = { ...next, drained: true };
   if (report.peerLost === true && next.state === 'FAILED' && next !== task) next = { ...next, peerLost: true };
   if (next.missing > 0) next = { ...next, missing: 0 };
   turn.setTask(index, next);

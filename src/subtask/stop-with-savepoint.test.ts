@@ -133,6 +133,48 @@ test('between its snapshot and the end of the savepoint a suspended job reads no
   expect(states(slots)).toEqual(Array(3).fill('RUNNING'));
 });
 
+test('drained tasks say so, whatever their savepoint comes to, and no other checkpoint ends them', async () => {
+  const slots = await cluster(3);
+  const [store, valve] = [new TransactionalStore<string>(), new Valve(30)];
+  const program = await slots.program((env) => {
+    env.enableCheckpointing(60_000);
+    counts(env, store, valve);
+  });
+  await slots.deploy(program);
+  await slots.running();
+  await flowed(slots, 30);
+  expect(slots.reports().map(({ drained }) => drained)).toEqual(Array(3).fill(undefined));
+  await slots.checkpoint(program, 1, { ...SAVEPOINT, stop: 'DRAIN' });
+  slots.abort(1);
+  expect(slots.reports().map(({ drained }) => drained)).toEqual(Array(3).fill(true));
+  await expect(slots.checkpoint(program, 2)).rejects.toThrow(/was drained, and ends only with a stop/);
+  slots.declines.length = 0;
+  await slots.checkpoint(program, 3, { ...SAVEPOINT, stop: 'DRAIN' });
+  expect(states(slots)).toEqual(Array(3).fill('RUNNING'));
+  slots.complete(3);
+  expect((await slots.ended()).map(({ state, drained }) => ({ state, drained }))).toEqual(
+    Array(3).fill({ state: 'FINISHED', drained: true }),
+  );
+});
+
+test('a task whose input has come to its end by itself is not drained by a stop', async () => {
+  const slots = await cluster(1);
+  const store = new TransactionalStore<number>();
+  const program = await slots.program((env) => {
+    env.enableCheckpointing(60_000);
+    env
+      .fromSource(rangeSource([10], new Valve(10)))
+      .setParallelism(1)
+      .map(({ n }: RangeRecord) => n)
+      .sinkTo(store.sink())
+      .setParallelism(1);
+  });
+  await slots.deploy(program);
+  await slots.endOfData();
+  await slots.checkpoint(program, 1, { ...SAVEPOINT, stop: 'DRAIN' });
+  expect(slots.reports().some(({ drained }) => drained)).toBe(false);
+});
+
 test('a savepoint given up before a source heard of it does not stop the source', async () => {
   const slots = await cluster(3);
   const [store, valve] = [new TransactionalStore<string>(), new Valve(30)];

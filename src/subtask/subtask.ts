@@ -93,6 +93,7 @@ export class Subtask {
   private time: TaskTime | undefined;
   private checkpoints: CheckpointExecutor | undefined;
   private endOfData = false;
+  private drained = false;
   private lastCheckpointId = 0;
   /** Taken, and neither known to be completed nor aborted. */
   private readonly unsettled = new Set<number>();
@@ -167,6 +168,7 @@ export class Subtask {
       allocationId: deployment.allocationId,
       state: this.state,
       endOfData: this.endOfData,
+      ...(this.drained ? { drained: true } : {}),
       ...(this.error === undefined ? {} : { error: toErrorInfo(this.error) }),
       ...(this.peerLost ? { peerLost: true } : {}),
       io,
@@ -368,6 +370,11 @@ export class Subtask {
     const { checkpointId } = barrier;
     if (checkpointId <= this.lastCheckpointId) return;
     this.lastCheckpointId = checkpointId;
+    if (this.drained && barrier.options.stop === undefined) {
+      // It would commit what was made of an end that is none, and be followed by the end of this task.
+      this.decline(checkpointId, new MillraceError('CONFLICT', 'the task was drained, and ends only with a stop'));
+      return;
+    }
     this.unsettled.add(checkpointId);
     if (this.endOfData) this.finalCheckpointId ??= checkpointId;
     if (barrier.options.stop !== undefined) {
@@ -381,6 +388,7 @@ export class Subtask {
   private onEndOfData(drained: boolean): void {
     this.outputs.endOfData(drained);
     this.endOfData = true;
+    this.drained = drained;
     this.report();
     // With checkpoints the final one must come first, or output prepared after the last would be lost or doubled. S3
     if (drained || this.deployment.graph.config.checkpointing.intervalMs !== undefined) return;

@@ -55,7 +55,9 @@ export class AttemptLedger {
     const entry = this.entries.get(report.attemptId);
     if (entry === undefined || isTerminalExecutionState(entry.report.state)) return;
     const endOfData = entry.report.endOfData || report.endOfData;
-    this.entries.set(report.attemptId, { ...entry, report: { ...entry.report, io: report.io, endOfData } });
+    const drained = entry.report.drained ?? report.drained;
+    const known = { ...entry.report, io: report.io, endOfData, ...(drained === undefined ? {} : { drained }) };
+    this.entries.set(report.attemptId, { ...entry, report: known });
   }
 
   /** Ends one live attempt by decision of the worker, not of its engine. */

@@ -210,6 +210,23 @@ test('a new leader is told of all attempts, running or ended, and the worker nev
   expect(leader.registrations).toHaveLength(1);
 });
 
+test('a new leader is told which attempts were drained, whether they run or have ended', async () => {
+  const { clock, host, allocate, submit, elect } = await worker();
+  await allocate(1);
+  await submit(deployment(1, [1, 2, 3]));
+  await clock.advance(0);
+  for (const report of host.newest.attempts().slice(0, 2))
+    host.newest.become({ ...report, endOfData: true, drained: true });
+  host.newest.finish(attempt(1));
+  const next = new FakeLeader(LEADER + 1);
+  await elect(next);
+  expect(next.registrations[0]?.report.attempts.map(({ state, drained = false }) => ({ state, drained }))).toEqual([
+    { state: 'FINISHED', drained: true },
+    { state: 'RUNNING', drained: true },
+    { state: 'RUNNING', drained: false },
+  ]);
+});
+
 test('an end that happened while nobody led is delivered to the next leader', async () => {
   const { clock, host, leader, allocate, submit, elect, retrieval } = await worker();
   await allocate(1);

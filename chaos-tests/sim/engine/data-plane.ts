@@ -9,7 +9,7 @@ import type { SimRecord } from './records.ts';
 export type DataMessage =
   | { readonly kind: 'records'; readonly records: readonly SimRecord[] }
   | { readonly kind: 'barrier'; readonly barrier: CheckpointBarrier }
-  | { readonly kind: 'end-of-data' }
+  | { readonly kind: 'end-of-data'; readonly drained: boolean }
   | { readonly kind: 'end-of-stream' };
 
 /** A producer's side of one channel: kept until somebody reads it. */

@@ -64,6 +64,8 @@ export class SimTask {
   private error: Error | undefined;
   private ending: 'FINISHED' | 'CANCELED' | 'FAILED' | undefined;
   private endOfData = false;
+  /** As far as its inputs have ended, one of them for a stop of the job. */
+  private drained = false;
   private lastCheckpointId = 0;
   private finalCheckpointId: number | undefined;
   /** The checkpoint with which the job stops, taken and not yet decided: nothing is processed behind it. */
@@ -122,13 +124,14 @@ export class SimTask {
   }
 
   attemptReport(): AttemptReport {
-    const { deployment, task, state, endOfData, error } = this;
+    const { deployment, task, state, endOfData, drained, error } = this;
     return {
       ...this.identity(),
       attemptNumber: task.attemptNumber,
       allocationId: deployment.allocationId,
       state,
       endOfData,
+      ...(endOfData && drained ? { drained } : {}),
       ...(error === undefined ? {} : { error: toErrorInfo(error) }),
       io: { ...NO_IO, readRecords: this.records },
     };
@@ -153,7 +156,10 @@ export class SimTask {
     }
     if (barrier.checkpointId <= this.abortedUpTo || this.abortedIds.has(barrier.checkpointId)) return;
     // Its data ends before the barrier.
-    if (barrier.options.stop === 'DRAIN' && this.source !== undefined && !this.endOfData) this.onEndOfData();
+    if (barrier.options.stop === 'DRAIN' && this.source !== undefined && !this.endOfData) {
+      this.drained = true;
+      this.onEndOfData();
+    }
     this.performCheckpoint(barrier, 0);
   }
 
@@ -370,6 +376,7 @@ export class SimTask {
         return;
       case 'end-of-data':
         input.endOfData = true;
+        if (message.drained) this.drained = true;
         if (this.inputs.every((other) => other.endOfData)) this.onEndOfData();
         return;
       case 'end-of-stream':
@@ -403,6 +410,10 @@ export class SimTask {
     const { checkpointId } = barrier;
     if (checkpointId <= this.lastCheckpointId || this.ending !== undefined) return;
     this.lastCheckpointId = checkpointId;
+    if (this.endOfData && this.drained && barrier.options.stop === undefined) {
+      this.decline(checkpointId, new MillraceError('CONFLICT', 'the task was drained, and ends only with a stop'));
+      return;
+    }
     this.seen.set(checkpointId, { splits: this.reader?.read() ?? [], records: this.records });
     if (this.endOfData) this.finalCheckpointId ??= checkpointId;
     if (barrier.options.stop !== undefined) this.stopCheckpointId = checkpointId;
@@ -410,7 +421,7 @@ export class SimTask {
   }
 
   private onEndOfData(): void {
-    this.outputs.broadcast({ kind: 'end-of-data' });
+    this.outputs.broadcast({ kind: 'end-of-data', drained: this.drained });
     this.endOfData = true;
     this.report();
   }
