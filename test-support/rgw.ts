@@ -274,5 +274,8 @@ rgw gc max objs = 7
 rgw num rados handles = 1
 rgw run sync thread = false
 rgw num control oids = 1
+# A gateway that is killed while it completes an upload leaves a lock, and until that expires (10 min by default) every
+# other completion of that upload is refused as "already in progress".
+rgw mp lock max time = 5
 `;
 }

@@ -159,9 +159,9 @@ export class DispatcherTerm {
     return this.jobs.has(jobId) || this.ended.has(jobId);
   }
 
-  /** Whether the job is to run, as far as is known: while the list is being read every job may be. */
-  promises(jobId: JobId): boolean {
-    return !this.recovered || this.jobs.has(jobId);
+  /** Whether the job is to run and its master has not started: while the list is being read that may be any job. */
+  awaitsMaster(jobId: JobId): boolean {
+    return !this.recovered || this.waiting(jobId) !== undefined;
   }
 
   /** Undefined: no such job, as far as this term knows; during recovery it does not know yet. */

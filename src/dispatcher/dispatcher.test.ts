@@ -367,7 +367,8 @@ test('one corrupt job does not stop the others, is shown with its reason, is ret
   expect(shown.waitingFor).toContain('digest');
   expect(shown.exceptions.root?.message).toContain('digest');
   expect(['FINISHED', 'FAILED', 'CANCELED']).not.toContain(shown.status);
-  // Its workers must wait, not end their tasks.
+  // Its workers must wait, not end their tasks, and keep its slots; those of the others are their masters' to claim.
+  expect([1, 2, 3, 4].map((n) => b.dispatcher.awaitsMaster(jobIdOf(n)))).toEqual([false, true, false, false]);
   await expect(b.dispatcher.updateTaskState(reportOf(2), token)).rejects.toEqual(code('UNAVAILABLE'));
   await cluster.clock.advance(60_000);
   expect(cluster.has(cluster.keys.job(jobIdOf(2)))).toBe(true);

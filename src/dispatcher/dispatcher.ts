@@ -83,9 +83,9 @@ export class Dispatcher implements DispatcherGateway {
     this.present = { term, services, operations };
   }
 
-  /** Whether this job is to run in the present term. Its slots are its own, even before its master has started. */
-  promises(jobId: JobId): boolean {
-    return this.present?.term.promises(jobId) ?? false;
+  /** Whether this job is to run in the present term and has no master yet: what workers hold for it is its own. */
+  awaitsMaster(jobId: JobId): boolean {
+    return this.present?.term.awaitsMaster(jobId) ?? false;
   }
 
   suspend(): void {

@@ -91,7 +91,7 @@ export class LeaderRole implements LeaderContender {
         ...this.deps,
         connectTaskManager: (rpcAddress) => this.deps.connectWorker(rpcAddress, token),
         onFenced: (error) => abdicate(error.message),
-        isPromised: (jobId) => this.deps.dispatcher.promises(jobId),
+        awaitsMaster: (jobId) => this.deps.dispatcher.awaitsMaster(jobId),
       },
       {
         token,

@@ -5,7 +5,7 @@ import { type AllocationId, asFencingToken, asJobId, asTaskManagerId } from '../
 import { silentLogger } from '../kernel/log.ts';
 import { ManualClock } from '../kernel/manual-clock.ts';
 import { SeededRandom } from '../kernel/random.ts';
-import { ResourceManager, type ResourceManagerOptions } from './resource-manager.ts';
+import { ResourceManager, type ResourceManagerDeps, type ResourceManagerOptions } from './resource-manager.ts';
 import { FakeWorker } from './testing/fake-worker.ts';
 
 const TOKEN = asFencingToken(5n);
@@ -17,7 +17,10 @@ afterEach(async () => {
   for (const manager of opened.splice(0)) await manager.close();
 });
 
-async function cluster(workers: FakeWorker[], options: Partial<ResourceManagerOptions> = {}) {
+async function cluster(
+  workers: FakeWorker[],
+  { awaitsMaster, ...options }: Partial<ResourceManagerOptions> & Pick<ResourceManagerDeps, 'awaitsMaster'> = {},
+) {
   const clock = new ManualClock();
   const all = [...workers];
   const fenced: Error[] = [];
@@ -32,6 +35,7 @@ async function cluster(workers: FakeWorker[], options: Partial<ResourceManagerOp
         return worker.connect();
       },
       onFenced: (error) => fenced.push(error),
+      ...(awaitsMaster === undefined ? {} : { awaitsMaster }),
     },
     { token: TOKEN, heartbeatIntervalMs: 1_000, heartbeatTimeoutMs: 5_000, spreadOut: true, ...options },
   );
@@ -292,6 +296,19 @@ test('slots of a former leader that nobody claims are freed after the grace, not
   await clock.advance(700);
   expect(a.slots[0]).toBeUndefined();
   expect(manager.totals().slotsFree).toBe(1);
+});
+
+test('what a worker holds for a job waits for the job’s master, and goes when that has started and does not claim it', async () => {
+  const a = FakeWorker.named('a', 1);
+  a.slots[0] = { allocationId: allocation('a'), jobId: job(1) };
+  let awaited = true;
+  const { clock, manager } = await cluster([a], { unclaimedGraceMs: 2_000, awaitsMaster: () => awaited });
+  await clock.advance(20_000);
+  expect(a.slots[0]).toBeDefined();
+  awaited = false;
+  const own = ask(manager, 1, 1);
+  await clock.advance(700);
+  expect(names(own.outcome.slots)).toEqual(['a0']);
 });
 
 test('while suspended nothing is commanded and nobody is given up; afterwards work goes on', async () => {

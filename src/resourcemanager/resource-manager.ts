@@ -34,8 +34,8 @@ export interface ResourceManagerDeps {
   readonly knownWorkers?: () => readonly KnownWorker[] | undefined;
   /** A worker is lost, known or registered: nobody need expect it any more. */
   readonly onWorkerGone?: (taskManagerId: TaskManagerId) => void;
-  /** Whether a job is to run, whoever its master is: its slots are kept for it. Default: no. */
-  readonly isPromised?: (jobId: JobId) => boolean;
+  /** Whether a job's master is still to start here: what workers hold for the job is kept until it does. Default: no. */
+  readonly awaitsMaster?: (jobId: JobId) => boolean;
 }
 
 export interface ResourceManagerOptions {
@@ -395,7 +395,7 @@ export class ResourceManager
     for (const { worker } of this.workers.values())
       for (const { jobId, allocationId } of worker.unclaimed(this.graceMs)) {
         // Its master has not started yet (its graph cannot be read): its tasks run on meanwhile.
-        if (this.deps.isPromised?.(jobId) === true) continue;
+        if (this.deps.awaitsMaster?.(jobId) === true) continue;
         this.deps.log.info({ taskManagerId: worker.id, jobId, allocationId }, 'unclaimed slot is freed');
         this.freeInBackground(worker, allocationId, 'no job of the present leader claims it');
       }
