@@ -1,13 +1,11 @@
 import type { CheckpointOptions, CompletedCheckpoint } from '../contracts/checkpoint.ts';
 import type { JobGraph } from '../contracts/job-graph.ts';
 import { type CheckpointOperation, failedWith, type OperationStore, type TriggerId } from '../contracts/operations.ts';
-import { isBorrowed } from '../contracts/state-objects.ts';
 import type { TaskManagerGateway } from '../contracts/task-manager-gateway.ts';
 import type { CheckpointAck, CheckpointDecline } from '../contracts/task.ts';
 import type { CheckpointsView } from '../contracts/views.ts';
 import { unreachable } from '../kernel/assert.ts';
-import { untilCalm } from '../kernel/calm.ts';
-import { type Clock, sleep, type Timer } from '../kernel/clock.ts';
+import type { Clock, Timer } from '../kernel/clock.ts';
 import { asError, type ErrorInfo, isMillraceError, toErrorInfo } from '../kernel/errors.ts';
 import type { AttemptId, DeploymentId, FencingToken, TaskManagerId } from '../kernel/ids.ts';
 import { BackgroundTasks } from '../kernel/lifecycle.ts';
@@ -16,7 +14,7 @@ import type { Random } from '../kernel/random.ts';
 import { type Backoff, retry } from '../kernel/retry.ts';
 import { classifyAck, initialCoordinator, stepCoordinator, subsumedBy } from './checkpoint-coordinator.ts';
 import { CheckpointHistory } from './checkpoint-history.ts';
-import { buildMetadata, objectKeysOf, objectKeysOfMetadata } from './checkpoint-metadata.ts';
+import { buildMetadata } from './checkpoint-metadata.ts';
 import { CheckpointNotifier, type NoticeGroup } from './checkpoint-notifier.ts';
 import { commitCheckpoint, type CommitOutcome } from './commit-checkpoint.ts';
 import type {
@@ -30,7 +28,9 @@ import type {
   RunTask,
   RunTaskStage,
 } from './coordinator-state.ts';
+import { EarlierCheckpoints } from './earlier-checkpoints.ts';
 import type { CheckpointIdCounter, CompletedCheckpointStore } from './ports.ts';
+import { RestorableObjects } from './restorable-objects.ts';
 import { copyIntoSavepoint } from './savepoint-copy.ts';
 
 const RECORD_BACKOFF: Backoff = { initialMs: 100, maxMs: 5_000, multiplier: 2 };
@@ -71,8 +71,6 @@ export interface ContinuedTasks {
   readonly adopted: boolean;
 }
 
-const BOUNDARY_RETRY_MS = 500;
-
 interface PresentRun extends CheckpointedRun {
   readonly notifier: CheckpointNotifier;
   /**
@@ -102,21 +100,24 @@ export class CheckpointDriver {
   private readonly closing = new AbortController();
   private timer: Timer | undefined;
   private run: PresentRun | undefined;
-  private calm: Promise<void> | undefined;
-  private boundary: Promise<void> | undefined;
-  private boundaryId: number | undefined;
+  private readonly earlier: EarlierCheckpoints;
   private readonly triggerWallMs = new Map<number, number>();
   /** The job started from what is not its own: its first checkpoint must not refer to that. */
   private mustBeFull = false;
   /** Every operation of this term: one that is asked for twice is done once. */
   private readonly requested = new Set<TriggerId>();
-  /** Objects of checkpoints that may be restored: never discarded, whoever else refers to them. */
-  private readonly referenced = new Map<number, ReadonlySet<string>>();
+  private readonly restorable = new RestorableObjects();
 
   constructor(private readonly deps: CheckpointDriverDeps) {
     this.state = initialCoordinator(deps.graph.config.checkpointing);
     this.background = new BackgroundTasks(deps.log);
     this.commits = new BackgroundTasks(deps.log);
+    this.earlier = new EarlierCheckpoints({
+      ...deps,
+      onFenced: (reason) => this.fencedLater(reason),
+      abortUpTo: (id) => this.run?.notifier.abortedUpTo(id, this.state.latestCompletedId),
+      signal: this.closing.signal,
+    });
   }
 
   view(): CheckpointsView {
@@ -127,9 +128,7 @@ export class CheckpointDriver {
   restored(checkpoint: CompletedCheckpoint, options: { readonly own: boolean }): void {
     const { checkpointId } = checkpoint.metadata;
     this.history.restored(checkpoint, this.deps.clock.wallMs());
-    // An external one keeps its objects under a key of its own: ids of two jobs may be equal.
-    const key = options.own ? checkpointId : -checkpointId;
-    this.referenced.set(key, new Set(objectKeysOfMetadata(checkpoint.metadata)));
+    this.restorable.add(checkpoint, options);
     this.mustBeFull = !options.own;
     if (options.own) this.step({ kind: 'restored', checkpointId });
   }
@@ -149,7 +148,7 @@ export class CheckpointDriver {
   adopted(checkpoint: CompletedCheckpoint): void {
     const { checkpointId } = checkpoint.metadata;
     this.history.found(checkpoint);
-    this.referenced.set(checkpointId, new Set(objectKeysOfMetadata(checkpoint.metadata)));
+    this.restorable.add(checkpoint);
     this.step({ kind: 'restored', checkpointId });
   }
 
@@ -178,52 +177,17 @@ export class CheckpointDriver {
     if (run.continues === undefined) return;
     const { checkpoint, adopted } = run.continues;
     if (checkpoint !== undefined) this.tellAgain(notifier, checkpoint.metadata.checkpointId, adopted);
-    if (adopted || this.boundary !== undefined) this.abortOlder();
+    if (adopted || this.earlier.exist) this.earlier.abort();
   }
 
   /** Of tasks that were adopted nobody waits for it, and all the cluster waits for the jobs that come after this one. */
   private tellAgain(notifier: CheckpointNotifier, checkpointId: number, adopted: boolean): void {
     if (adopted)
       this.background.run('tell adopted tasks of their checkpoint', async () => {
-        await this.afterTakeover();
+        await this.earlier.afterTakeover();
         notifier.completed(checkpointId);
       });
     else notifier.completed(checkpointId);
-  }
-
-  private afterTakeover(): Promise<void> {
-    this.calm ??= untilCalm(this.deps.clock, this.closing.signal);
-    return this.calm;
-  }
-
-  /** Ids up to `boundary` are of earlier leaders; what they had in flight will never complete. */
-  private abortOlder(): void {
-    if (this.boundaryId !== undefined) {
-      this.run?.notifier.abortedUpTo(this.boundaryId, this.state.latestCompletedId);
-      return;
-    }
-    this.boundary ??= this.reserveBoundary();
-  }
-
-  /** An id of our own that is never used for a checkpoint: higher than all before, lower than all of ours. */
-  private async reserveBoundary(): Promise<void> {
-    const { clock, counter, token, log } = this.deps;
-    const { signal } = this.closing;
-    await this.afterTakeover();
-    while (!signal.aborted) {
-      try {
-        const id = await counter.next(token);
-        this.deps.enqueue(() => {
-          this.boundaryId = id;
-          this.abortOlder();
-        });
-        return;
-      } catch (error) {
-        if (isFenced(error)) return this.fencedLater(asError(error).message);
-        log.warn({ err: asError(error) }, 'checkpoints of earlier leaders cannot be aborted yet');
-        await sleep(clock, BOUNDARY_RETRY_MS, signal);
-      }
-    }
   }
 
   taskChanged(index: number, stage: RunTaskStage, data: { readonly atEnd: boolean; readonly drained?: boolean }): void {
@@ -343,7 +307,7 @@ export class CheckpointDriver {
 
   private async reserve(deployment: DeploymentId): Promise<void> {
     try {
-      await this.boundary;
+      await this.earlier.reserved();
       const id = await this.deps.counter.next(this.deps.token);
       this.later({ kind: 'reserved', deployment, id });
     } catch (error) {
@@ -463,7 +427,7 @@ export class CheckpointDriver {
       case 'completed':
         if (checkpoint.kind === 'CHECKPOINT') this.mustBeFull = false;
         this.history.completed(outcome.completed, this.deps.clock.wallMs());
-        this.referenced.set(id, new Set(objectKeysOfMetadata(outcome.completed.metadata)));
+        this.restorable.add(outcome.completed);
         this.step({ kind: 'committed', id });
         if (checkpoint.request?.cancelJob === true) this.deps.onCancel();
         return;
@@ -518,12 +482,7 @@ export class CheckpointDriver {
   }
 
   private discard(acks: readonly CheckpointAck[]): void {
-    // What it only referred to is another checkpoint's.
-    const own = acks.flatMap((ack) => objectKeysOf(ack).filter((key) => !isBorrowed(key, ack)));
-    const keys = own.filter((key) => {
-      for (const set of this.referenced.values()) if (set.has(key)) return false;
-      return true;
-    });
+    const keys = this.restorable.discardable(acks);
     if (keys.length > 0) this.background.run('discard checkpoint objects', () => this.deps.store.discard(keys));
   }
 
@@ -542,10 +501,7 @@ export class CheckpointDriver {
 
   private subsumed(retained: ReadonlySet<number>): void {
     const newest = this.state.latestCompletedId ?? 0;
-    for (const id of this.referenced.keys()) {
-      // Negative: external. Newer than what was listed: completed meanwhile.
-      if (id > 0 && id < newest && !retained.has(id)) this.referenced.delete(id);
-    }
+    this.restorable.keepOnly(retained, newest);
     this.history.retained(new Set([...retained, newest]));
   }
 
