@@ -8,9 +8,18 @@ export interface Ambush {
   readonly skip: number;
   /**
    * `crash-after`: what was begun leaves the process, which then dies.
+   * `lose-workers`: no command of it reaches a worker any more, from this one on, and before long it dies.
    * `late`: this one request is held up on its way, for longer than its sender may wait, and arrives all the same.
    */
-  readonly effect: 'crash-before' | 'crash-after' | 'pause' | 'cut-etcd' | 'cut-all' | 'lose-etcd-answers' | 'late';
+  readonly effect:
+    | 'crash-before'
+    | 'crash-after'
+    | 'pause'
+    | 'cut-etcd'
+    | 'cut-all'
+    | 'lose-etcd-answers'
+    | 'lose-workers'
+    | 'late';
   readonly forMs: number;
 }
 
@@ -58,6 +67,17 @@ export class Ambushes {
           this.onCrash(process, forMs);
         });
         return;
+      case 'lose-workers': {
+        const workers = ['w0', 'w1', 'w2'];
+        for (const worker of workers) network.cut(process.host, worker);
+        time.after(forMs, () => {
+          for (const worker of workers) network.mend(process.host, worker);
+          if (process.dead || this.world.healed) return;
+          process.crash(`after ${what}`);
+          this.onCrash(process, forMs);
+        });
+        return;
+      }
       case 'pause':
         time.after(0, () => process.pause());
         time.after(forMs, () => process.resume());

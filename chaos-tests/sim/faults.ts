@@ -55,6 +55,7 @@ export function planFaults(world: SimWorld, cluster: SimCluster): void {
   const { config, time } = world;
   const random = new SeededRandom(config.seed * 31 + 9);
   if (config.longDoubt) layDoubt(world, random);
+  loseDrains(world);
   for (let i = 0; i < config.faults; i++) {
     const atMs = 400 + random.next() * (config.healAtMs - 800);
     const fault = drawFault(world, cluster, random);
@@ -64,6 +65,29 @@ export function planFaults(world: SimWorld, cluster: SimCluster): void {
         if (!world.healed) fault.strike();
       });
   }
+}
+
+/**
+ * The savepoint of a drain cannot be written, and the leader dies before it can end what was drained: each is common,
+ * all of them together would be met once in a million seeds.
+ */
+function loseDrains(world: SimWorld): void {
+  const { config, time } = world;
+  // Of its own, so that every other seed is what it was.
+  const random = new SeededRandom(config.seed * 31 + 11);
+  for (const { submitAtMs, operations } of config.jobs)
+    for (const { wish, atMs } of operations) {
+      if (wish.kind !== 'SAVEPOINT' || wish.stop !== 'DRAIN' || random.next() < 0.3) continue;
+      const forMs = 100 + 400 * random.next();
+      time.at(submitAtMs + atMs, () => {
+        if (world.healed) return;
+        world.objectsAway = 'refuses';
+        world.ambushes.lay({ at: 'call cancelTasks', skip: 0, effect: 'lose-workers', forMs });
+        time.after(1_500, () => {
+          world.objectsAway = 'no';
+        });
+      });
+    }
 }
 
 type Fault =

@@ -240,6 +240,14 @@ export const MUTANTS: readonly Mutant[] = [
     'then: part.flatMap((pointer) => false',
   ]),
   mutant(
+    'drained-goes-on',
+    'src/taskmanager/attempt-ledger.js',
+    'no leader learns that a task was drained: when the stop failed with its leader the task goes on, at its end (8, 14)',
+    // Both rules of the leader live by what workers report: the verdict on adoption, and the one on what is reported later.
+    ['record(report) {', 'record({ drained: _drained, ...report }) {'],
+    ['const drained = entry.report.drained ?? report.drained;', 'const drained = undefined;'],
+  ),
+  mutant(
     'stop-forgotten-on-restart',
     'src/jobmaster/find-restore-point.js',
     'a job that failed after the savepoint with which it stops reads on (8, 12)',
