@@ -392,7 +392,10 @@ function endAborted(
   pending.delete(checkpoint.id);
   const current = state.run?.deployment === checkpoint.deployment ? state.run : undefined;
   const { latestCompletedId } = state;
-  out.push({ kind: 'aborted', checkpoint, reason, notify: current?.deployment, latestCompletedId });
+  // When part of the job restarts while it is being written, the other part still waits behind it.
+  const waiting =
+    checkpoint.stop !== undefined && checkpoint.stage === 'committing' ? checkpoint.deployment : undefined;
+  out.push({ kind: 'aborted', checkpoint, reason, notify: current?.deployment ?? waiting, latestCompletedId });
   const acks = checkpoint.acks.filter((ack) => ack !== undefined);
   if (acks.length > 0 && options.keepObjects !== true) out.push({ kind: 'discard', acks });
   if (checkpoint.request !== undefined) out.push({ kind: 'requestFailed', request: checkpoint.request, error: reason });

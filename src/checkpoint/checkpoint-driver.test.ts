@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import type { OperatorSnapshot } from '../contracts/state-handles.ts';
 import type { TriggerId } from '../contracts/operations.ts';
 import type { TaskManagerGateway } from '../contracts/task-manager-gateway.ts';
-import type { ErrorInfo } from '../kernel/errors.ts';
+import { type ErrorInfo, UnavailableError } from '../kernel/errors.ts';
 import { asAttemptId, asTaskManagerId, type DeploymentId } from '../kernel/ids.ts';
 import { silentLogger } from '../kernel/log.ts';
 import { ManualClock } from '../kernel/manual-clock.ts';
@@ -19,7 +19,7 @@ import {
   token,
   twoVertexGraph,
 } from './checkpoint.fixture.ts';
-import { CheckpointDriver } from './checkpoint-driver.ts';
+import { CheckpointDriver, type ContinuedTasks } from './checkpoint-driver.ts';
 import type { RunTask } from './coordinator-state.ts';
 
 const WORKER = asTaskManagerId('w');
@@ -29,6 +29,8 @@ class Bench {
   readonly clock = new ManualClock();
   readonly stores = new ModelCheckpointStores();
   readonly calls: string[] = [];
+  /** Calls that do not arrive. */
+  readonly lost = new Set<string>();
   readonly failovers: ErrorInfo[] = [];
   readonly fenced: string[] = [];
   readonly driver: CheckpointDriver;
@@ -61,8 +63,9 @@ class Bench {
     });
   }
 
-  async run(): Promise<this> {
+  async run(continues?: ContinuedTasks): Promise<this> {
     const call = (name: string) => async (request: { checkpointId: number }) => {
+      if (this.lost.has(name)) throw new UnavailableError(`${name} did not arrive`);
       this.calls.push(`${name} ${request.checkpointId}`);
       return {};
     };
@@ -75,6 +78,7 @@ class Bench {
       deployment: DEPLOYMENT,
       tasks: this.tasks.map((task) => ({ ...task, taskManagerId: WORKER })),
       gateways: new Map([[WORKER, gateway]]),
+      ...(continues === undefined ? {} : { continues }),
     });
     for (const index of [0, 1]) this.driver.taskChanged(index, 'running', { atEnd: false });
     await this.clock.advance(0);
@@ -277,6 +281,23 @@ test('a job that has stopped ends although some of its tasks finished before oth
   expect(bench.ack(1, 1, 'sink')).toBe('acked');
   await bench.clock.advance(0);
   expect(bench.keysOf(1)).toEqual(['s/source', 'sink']);
+});
+
+test('tasks that go on while others restart are told again that the savepoint failed with which the job was to stop', async () => {
+  const bench = await new Bench().run();
+  const { jobId } = twoVertexGraph();
+  const triggerId = 'a'.repeat(32) as TriggerId;
+  const request = { kind: 'SAVEPOINT', location: 'savepoints/s/', stop: 'SUSPEND' } as const;
+  bench.driver.request({ triggerId, jobId, startedWallMs: 0, request });
+  await bench.clock.advance(0);
+  bench.lost.add('aborted');
+  bench.driver.stopRun('a worker was lost', { partly: true });
+  await bench.clock.advance(0);
+  expect(bench.calls).toEqual(['trigger 1']);
+  await bench.run({ checkpoint: undefined, adopted: false });
+  bench.lost.clear();
+  await bench.clock.advance(1_000);
+  expect(bench.calls).toContain('aborted 1');
 });
 
 test('history is bounded, newest first, and says which checkpoints are gone', async () => {

@@ -100,6 +100,8 @@ export class CheckpointDriver {
   private readonly closing = new AbortController();
   private timer: Timer | undefined;
   private run: PresentRun | undefined;
+  /** The newest checkpoint of this term with which the job was to stop and did not. */
+  private failedStopId: number | undefined;
   private readonly earlier: EarlierCheckpoints;
   private readonly triggerWallMs = new Map<number, number>();
   /** The job started from what is not its own: its first checkpoint must not refer to that. */
@@ -175,6 +177,9 @@ export class CheckpointDriver {
     const last = metadata?.kind === 'CHECKPOINT' || run.suspended === true ? metadata : undefined;
     this.run = { ...run, notifier, last, stopId: undefined };
     if (run.continues === undefined) return;
+    // Behind it the tasks that go on stand still; whether they have heard that it failed is not known.
+    if (this.failedStopId !== undefined)
+      notifier.aborted(this.failedStopId, this.state.latestCompletedId, { surely: true });
     const { checkpoint, adopted } = run.continues;
     if (checkpoint !== undefined) this.tellAgain(notifier, checkpoint.metadata.checkpointId, adopted);
     if (adopted || this.earlier.exist) this.earlier.abort();
@@ -454,6 +459,7 @@ export class CheckpointDriver {
     );
     // Tasks that have stopped for it go on only when they hear of it.
     const surely = checkpoint.stop !== undefined;
+    if (surely) this.failedStopId = checkpoint.id;
     if (effect.notify !== undefined) this.run?.notifier.aborted(checkpoint.id, latestCompletedId, { surely });
   }
 

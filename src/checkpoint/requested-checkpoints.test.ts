@@ -204,6 +204,8 @@ test('a drained job of which a part restarts while its savepoint is written rest
     bench.take();
     const error = { code: 'UNAVAILABLE', message: 'the store is away' } as const;
     bench.send({ kind: 'commitFailed', id, error, keepObjects: false });
+    // The part that does not restart stands still behind it until it hears that it failed.
+    expect(bench.effects).toContainEqual(expect.objectContaining({ kind: 'aborted', notify: D1 }));
     expect(bench.take()).toEqual(['aborted', 'discard', 'requestFailed', ...(stop === 'DRAIN' ? ['failover'] : [])]);
   }
 });
