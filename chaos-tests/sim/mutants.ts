@@ -47,10 +47,19 @@ export const MUTANTS: readonly Mutant[] = [
     'the pointer may be written before its object is there (5, 7)',
     ['await deps.objects.put(objectKey, bytes);', 'deps.objects.put(objectKey, bytes).catch(() => {});'],
   ),
-  mutant('objects-before-pointers', CHECKPOINTS, 'subsumed checkpoints lose their objects before their pointers (7)', [
-    'for (const part of chunks(beyond, SUBSUME_CHUNK)) {',
-    'await this.removeObjectsOf(going);\nfor (const part of chunks(beyond, SUBSUME_CHUNK)) {',
-  ]),
+  mutant(
+    'objects-before-pointers',
+    CHECKPOINTS,
+    'subsumed checkpoints lose their objects before their pointers (7)',
+    [
+      'for (const part of chunks(beyond, SUBSUME_CHUNK)) {',
+      'await this.removeObjectsOf(going);\nfor (const part of chunks(beyond, SUBSUME_CHUNK)) {',
+    ],
+    [
+      'const own = await this.pointers();',
+      'const own = (await this.pointers()).filter(({ entry }) => !gone.some((one) => one.entry.key === entry.key));',
+    ],
+  ),
   mutant(
     'subsume-shared-state',
     'ha/stores/checkpoint-pointers.js',
