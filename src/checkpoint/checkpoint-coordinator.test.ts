@@ -286,6 +286,17 @@ test('an id that was reserved for a deployment that has ended may come after a l
   expect(bench.state.lastId).toBe(2);
 });
 
+test('an id that was reserved for a deployment that has ended may be higher than the next one', () => {
+  const bench = new Bench();
+  bench.run(D1);
+  bench.at(1_000);
+  bench.run(D2);
+  bench.at(2_000);
+  bench.send({ kind: 'reserved', deployment: D1, id: 2 });
+  bench.send({ kind: 'reserved', deployment: D2, id: 1 });
+  expect([...bench.state.pending.keys()]).toEqual([1]);
+});
+
 test('when an id cannot be reserved nothing fails, and it is tried again', () => {
   const bench = new Bench({ tolerableFailedCheckpoints: 0 });
   bench.run();

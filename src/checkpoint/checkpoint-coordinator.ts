@@ -250,8 +250,8 @@ function reserved(
   nowMs: number,
   out: CoordinatorEffect[],
 ): CoordinatorState {
-  // The answer for a deployment that has ended may come after one that was asked for later: it is used by nobody.
-  if (state.reserving !== event.deployment) return { ...state, lastId: Math.max(state.lastId, event.id) };
+  // For a deployment that has ended: used by nobody, and neither its place nor its number says when it was asked for.
+  if (state.reserving !== event.deployment) return state;
   assert(event.id > state.lastId, 'K1: checkpoint ids strictly rise');
   const used = { ...state, lastId: event.id };
   const free = { ...used, reserving: undefined };
