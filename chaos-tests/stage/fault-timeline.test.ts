@@ -5,8 +5,10 @@ import { faultTimelines } from './fault-timeline.ts';
 const JOB = 'a'.repeat(32);
 const line = (time: number, msg: string, fields: object = {}): ClusterLine =>
   ({ time, process: 'p', jobId: JOB, msg, ...fields }) as ClusterLine;
-const runs = (time: number, subtaskIndex: number) =>
-  line(time, 'task changed state', { vertexId: 'v', subtaskIndex, from: 'INITIALIZING', to: 'RUNNING' });
+const state = (time: number, subtaskIndex: number, to: string) =>
+  line(time, 'task changed state', { vertexId: 'v', subtaskIndex, to });
+const runs = (time: number, subtaskIndex: number) => state(time, subtaskIndex, 'RUNNING');
+const begins = (time: number, subtaskIndex: number) => state(time, subtaskIndex, 'DEPLOYING');
 
 const sources = (masters: ClusterLine[], workers: ClusterLine[]) => ({
   masters,
@@ -23,10 +25,16 @@ test('a restart counts until the last of its tasks runs', () => {
     line(1_120, 'leadership granted'),
     line(1_200, 'job deployed'),
   ];
-  const workers = [runs(500, 0), runs(500, 1), runs(1_300, 0), runs(1_310, 1)];
+  const workers = [runs(500, 0), runs(500, 1), begins(1_210, 0), begins(1_215, 1), runs(1_300, 0), runs(1_310, 1)];
   expect(faultTimelines([{ what: 'x', atMs: 1_000 }], sources(masters, workers))).toMatchObject([
     { detectedMs: 100, electedMs: 120, runningMs: 310, adopted: false, gapMs: 7 },
   ]);
+});
+
+test('regions that begin again count until the last of their own tasks runs', () => {
+  const masters = [line(1_200, 'regions deployed')];
+  const workers = [begins(1_210, 0), runs(1_300, 0), runs(4_000, 1)];
+  expect(faultTimelines([{ what: 'x', atMs: 1_000 }], sources(masters, workers))).toMatchObject([{ runningMs: 300 }]);
 });
 
 test('an adopted job runs from the moment it was adopted', () => {

@@ -45,12 +45,21 @@ export function faultTimelines(faults: readonly Fault[], sources: TimelineSource
     const deployed = ofJob.findLast(isDeployment);
     const adopted = ofJob.findLast(({ msg }) => msg === 'job adopted');
     const restarted = deployed !== undefined && (adopted === undefined || deployed.time > adopted.time);
+    const later = since(workers).filter(
+      (line) =>
+        deployed !== undefined &&
+        line.time >= deployed.time &&
+        line.msg === 'task changed state' &&
+        line.jobId === jobId,
+    );
+    const taskOf = (line: ClusterLine) => `${line.vertexId}/${line.subtaskIndex}`;
+    const sent = new Set(later.filter(({ to }) => to === 'DEPLOYING').map(taskOf));
+    const wanted = deployed?.msg === 'regions deployed' ? sent.size : tasks;
     const running = new Set<string>();
-    const wanted = deployed?.msg === 'regions deployed' ? Number(deployed.tasks ?? tasks) : tasks;
-    const all = since(workers).find((line) => {
-      if (deployed === undefined || line.time < deployed.time) return false;
-      if (line.msg !== 'task changed state' || line.jobId !== jobId || line.to !== 'RUNNING') return false;
-      return running.add(`${line.vertexId}/${line.subtaskIndex}`).size === wanted;
+    const all = later.find((line) => {
+      // A task that goes on says that it runs when its input ends, too.
+      if (line.to !== 'RUNNING' || !sent.has(taskOf(line))) return false;
+      return running.add(taskOf(line)).size === wanted;
     });
     return {
       ...fault,
