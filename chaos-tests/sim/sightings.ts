@@ -43,6 +43,7 @@ export interface Sightings {
   submissionAsked(jobId: JobId): void;
   /** By a master; more often than it was asked when the network doubles it. */
   submissionReceived(jobId: JobId): void;
+  operationReceived(triggerId: TriggerId): void;
   submissionAnswered(jobId: JobId, answered: { readonly jobId: JobId } | { readonly code: string }): void;
   cancelAnswered(jobId: JobId): void;
   operationAsked(jobId: JobId, triggerId: TriggerId): void;

@@ -29,10 +29,16 @@ const clientSpec = {
   operation: method<Asking, OperationView>(z.any(), z.any(), 2_000, { readOnly: true }),
 } as const satisfies GatewaySpec;
 
-export function clientHandler(dispatcher: Dispatcher, received: (jobId: JobId) => void) {
+/** Told of each request that arrives: more often than it was asked when the network doubles it. */
+export interface Received {
+  submission(jobId: JobId): void;
+  operation(triggerId: TriggerId): void;
+}
+
+export function clientHandler(dispatcher: Dispatcher, received: Received) {
   return {
     submit: ({ graph, idempotencyKey }: Submission) => {
-      received(graph.jobId);
+      received.submission(graph.jobId);
       return dispatcher.submitJob(graph, idempotencyKey === undefined ? {} : { idempotencyKey });
     },
     cancel: async ({ jobId }: { jobId: JobId }) => {
@@ -41,6 +47,7 @@ export function clientHandler(dispatcher: Dispatcher, received: (jobId: JobId) =
     },
     details: ({ jobId }: { jobId: JobId }) => dispatcher.requestJob(jobId),
     begin: async ({ jobId, triggerId, wish }: Beginning) => {
+      received.operation(triggerId);
       if (wish.kind === 'SAVEPOINT') await dispatcher.triggerSavepoint(jobId, { ...wish, triggerId });
       else await dispatcher.triggerCheckpoint(jobId, { triggerId, full: wish.full });
       return {};

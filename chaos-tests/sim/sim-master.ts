@@ -81,7 +81,10 @@ export class SimMaster {
       address.rpcAddress,
       process,
       'client',
-      clientHandler(dispatcher, (jobId) => world.tell('submissionReceived', jobId)),
+      clientHandler(dispatcher, {
+        submission: (jobId) => world.tell('submissionReceived', jobId),
+        operation: (triggerId) => world.tell('operationReceived', triggerId),
+      }),
     );
     const fastTakeover = {
       ...{ probe: new SimLeaderProbe(world, process), rank: () => Number(host.slice(1)), stealsPerMinuteMax: 4 },

@@ -185,6 +185,9 @@ export class SimNetwork {
   }
 }
 
+/** What became of the first copy of a call. */
+type Arrival = 'taken' | 'refused';
+
 interface Reply {
   /** The connection is gone, and with it the answer. */
   broke(details: string): void;
@@ -265,11 +268,21 @@ class SimConnection {
         });
       const answered: Reply['answered'] = (end) => settle(() => end(resolve, reject));
       const peer = this.watching;
-      network.transmit(from, this.toHost, () => this.deliver(method, sent, peer, { broke, answered }), broke);
+      let arrived: Arrival | undefined;
+      const arrive = () => {
+        // Without a connection nothing was sent: no other copy of it is on its way.
+        if (arrived !== 'refused') arrived = this.deliver(method, sent, { peer, before: arrived }, { broke, answered });
+      };
+      network.transmit(from, this.toHost, arrive, broke);
     });
   }
 
-  private deliver(method: string, request: unknown, peer: SimProcess | undefined, reply: Reply): void {
+  private deliver(
+    method: string,
+    request: unknown,
+    { peer, before }: { readonly peer: SimProcess | undefined; readonly before: Arrival | undefined },
+    reply: Reply,
+  ): Arrival {
     const { network, address, from, token, gateway } = this;
     const endpoint = network.endpoint(address);
     /** Word of the other side's system, which a machine that is off, or cut off, does not give. */
@@ -278,14 +291,19 @@ class SimConnection {
         if (!network.isCut(this.toHost, from.host)) reply.broke(details);
       });
     if (endpoint === undefined || endpoint.process.dead) {
-      told(`No connection established: connect ECONNREFUSED ${address}`);
-      return;
+      // A copy that has arrived before needed a connection.
+      told(
+        before === undefined
+          ? `No connection established: connect ECONNREFUSED ${address}`
+          : 'the connection was reset',
+      );
+      return before ?? 'refused';
     }
     const { process } = endpoint;
     // A new process knows nothing of the connections of the one before.
     if (peer !== undefined && peer !== process) {
       told('the connection was reset');
-      return;
+      return before ?? 'taken';
     }
     this.everConnected = true;
     this.watch(process);
@@ -295,7 +313,7 @@ class SimConnection {
     if (handler === undefined) {
       const error = outcomeOf({ kind: 'grpc', error: { code: 12, details: '' } }, { method, address, readOnly: false });
       back((_, reject) => reject(error));
-      return;
+      return 'taken';
     }
     const stop = process.onDeath(() => told('the connection was dropped'));
     process.enter(() => {
@@ -315,6 +333,7 @@ class SimConnection {
         },
       );
     });
+    return 'taken';
   }
 
   private checkedResponse(method: string, response: unknown): unknown {

@@ -23,6 +23,8 @@ export const completedCheckpoints: Checker = (world) => {
   const graphs = new Map(world.config.jobs.map(({ graph }) => [graph.jobId as string, graph]));
   const acks = new Map<string, CheckpointAck>();
   const newest = new Map<string, number>();
+  /** Jobs that have stopped with a savepoint. */
+  const stopped = new Set<string>();
   /** By subtask: what it said in its final checkpoints, those that it took at the end of its input. */
   const last = new Map<string, CheckpointAck[]>();
   /** Which leader used an id. One leader may use it for several deployments: regions begin again by themselves. */
@@ -38,6 +40,7 @@ export const completedCheckpoints: Checker = (world) => {
         world.violated(6, `checkpoint ${id} of ${jobId} follows ${newest.get(jobId)}`);
       newest.set(jobId, Math.max(id, newest.get(jobId) ?? 0));
     }
+    if (stop !== undefined) stopped.add(jobId);
     const bytes = objects.contents.get(pointer.objectKey);
     if (bytes === undefined || objects.digest(bytes) !== pointer.digest) {
       world.violated(
@@ -76,8 +79,9 @@ export const completedCheckpoints: Checker = (world) => {
         // the checkpoint names, which a leader may have adopted although a newer one began and was lost.
         const by = metadata.taskDeployments?.[vertex.id]?.[i] ?? metadata.deployment;
         const said = ack === undefined ? (last.get(`${subtask}/${by}`) ?? []) : [ack];
-        // A savepoint has copies of what finished tasks left elsewhere.
-        const name = metadata.kind === 'SAVEPOINT' && ack === undefined ? 'digest' : 'key';
+        // A savepoint has copies of what finished tasks left elsewhere; when a job has stopped with it they are all there is.
+        const copied = metadata.kind === 'SAVEPOINT' || stopped.has(jobId);
+        const name = copied && ack === undefined ? 'digest' : 'key';
         for (const operator of vertex.operators) {
           const held = render(metadata.operators.find((one) => one.operatorId === operator.id)?.subtasks[i], name);
           const options = said.map(({ operators }) =>
