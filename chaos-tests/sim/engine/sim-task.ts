@@ -70,6 +70,8 @@ export class SimTask {
   private finalCheckpointId: number | undefined;
   /** The checkpoint with which the job stops, taken and not yet decided: nothing is processed behind it. */
   private stopCheckpointId: number | undefined;
+  /** Of a source that stands still behind it. */
+  private readonly heldTriggers: CheckpointBarrier[] = [];
   /** At each checkpoint. */
   private readonly seen = new Map<number, SeenByTask>();
   private readonly abortedIds = new Set<number>();
@@ -155,6 +157,10 @@ export class SimTask {
       return;
     }
     if (barrier.checkpointId <= this.abortedUpTo || this.abortedIds.has(barrier.checkpointId)) return;
+    if (this.halted) {
+      this.heldTriggers.push(barrier);
+      return;
+    }
     // Its data ends before the barrier.
     if (barrier.options.stop === 'DRAIN' && this.source !== undefined && !this.endOfData) {
       this.drained = true;
@@ -196,6 +202,7 @@ export class SimTask {
   private forget(checkpointId: number): void {
     if (this.stopCheckpointId === checkpointId) {
       this.stopCheckpointId = undefined;
+      for (const barrier of this.heldTriggers.splice(0)) this.triggerCheckpoint(barrier);
       if (this.source !== undefined && this.timer === undefined) this.readLater();
     }
     for (const operator of this.operators?.all ?? [])
