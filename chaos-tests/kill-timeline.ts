@@ -3,6 +3,7 @@ import type { LocalCluster } from '../test-support/local-cluster.ts';
 import { isDeployment } from './checkers/check-logs.ts';
 import { clusterLines } from './checkers/cluster-logs.ts';
 import type { PlayedKill } from './play-kills.ts';
+import { runningAgain } from './running-again.ts';
 
 /** What followed one kill, in milliseconds since it; undefined when it did not happen before the next kill. */
 export interface KillTimeline extends PlayedKill {
@@ -31,12 +32,7 @@ export function killTimelines(
     };
     const deployed = since(masters).findLast((line) => isDeployment(line) && line.jobId === jobId);
     const adopted = since(masters).find((line) => line.msg === 'job adopted' && line.jobId === jobId);
-    const running = new Set<string>();
-    const all = since(workers).find((line) => {
-      if (deployed === undefined || line.time < deployed.time) return false;
-      if (line.msg !== 'task changed state' || line.jobId !== jobId || line.to !== 'RUNNING') return false;
-      return running.add(`${line.vertexId}/${line.subtaskIndex}`).size === tasks;
-    });
+    const all = runningAgain(since(workers), deployed, { jobId, tasks });
     const runningAt = (...lines: readonly ({ readonly time: number } | undefined)[]) => {
       const line = lines.find((one) => one !== undefined);
       return line === undefined ? undefined : line.time - kill.atMs;

@@ -1,6 +1,7 @@
 import { DETECTED } from '../../src/main/demo/timeline.ts';
 import { isDeployment } from '../checkers/check-logs.ts';
 import type { ClusterLine } from '../checkers/cluster-logs.ts';
+import { runningAgain } from '../running-again.ts';
 import type { Fault } from './stage.ts';
 
 /** What followed one fault, in milliseconds since it; undefined: it did not happen before the next. */
@@ -45,22 +46,7 @@ export function faultTimelines(faults: readonly Fault[], sources: TimelineSource
     const deployed = ofJob.findLast(isDeployment);
     const adopted = ofJob.findLast(({ msg }) => msg === 'job adopted');
     const restarted = deployed !== undefined && (adopted === undefined || deployed.time > adopted.time);
-    const later = since(workers).filter(
-      (line) =>
-        deployed !== undefined &&
-        line.time >= deployed.time &&
-        line.msg === 'task changed state' &&
-        line.jobId === jobId,
-    );
-    const taskOf = (line: ClusterLine) => `${line.vertexId}/${line.subtaskIndex}`;
-    const sent = new Set(later.filter(({ to }) => to === 'DEPLOYING').map(taskOf));
-    const wanted = deployed?.msg === 'regions deployed' ? sent.size : tasks;
-    const running = new Set<string>();
-    const all = later.find((line) => {
-      // A task that goes on says that it runs when its input ends, too.
-      if (line.to !== 'RUNNING' || !sent.has(taskOf(line))) return false;
-      return running.add(taskOf(line)).size === wanted;
-    });
+    const all = runningAgain(since(workers), deployed, { jobId, tasks });
     return {
       ...fault,
       detectedMs: after(told.find(({ msg }) => DETECTED.has(msg))),

@@ -67,21 +67,24 @@ async function flowed(slots: SlotCluster, records: number): Promise<void> {
 
 const states = (slots: SlotCluster) => slots.reports().map(({ state }) => state);
 
+/** The counts, of which 30 records were read. */
+async function started(intervalMs: number | undefined) {
+  const slots = await cluster(3);
+  const [store, valve] = [new TransactionalStore<string>(), new Valve(30)];
+  const main = (env: StreamExecutionEnvironment) => {
+    if (intervalMs !== undefined) env.enableCheckpointing(intervalMs);
+    counts(env, store, valve);
+  };
+  const program = await slots.program(main);
+  await slots.deploy(program);
+  await slots.running();
+  await flowed(slots, 30);
+  return { slots, store, valve, program, main };
+}
+
 for (const intervalMs of [60_000, undefined]) {
   const periodic = intervalMs === undefined ? 'no periodic checkpoints' : 'periodic checkpoints';
-  const start = async () => {
-    const slots = await cluster(3);
-    const [store, valve] = [new TransactionalStore<string>(), new Valve(30)];
-    const main = (env: StreamExecutionEnvironment) => {
-      if (intervalMs !== undefined) env.enableCheckpointing(intervalMs);
-      counts(env, store, valve);
-    };
-    const program = await slots.program(main);
-    await slots.deploy(program);
-    await slots.running();
-    await flowed(slots, 30);
-    return { slots, store, valve, program, main };
-  };
+  const start = () => started(intervalMs);
 
   test(`a drained job fires its timers into the savepoint and commits them with it (${periodic})`, async () => {
     const { slots, store, program } = await start();
@@ -114,15 +117,7 @@ for (const intervalMs of [60_000, undefined]) {
 }
 
 test('between its snapshot and the end of the savepoint a suspended job reads nothing; given up, it goes on', async () => {
-  const slots = await cluster(3);
-  const [store, valve] = [new TransactionalStore<string>(), new Valve(30)];
-  const program = await slots.program((env) => {
-    env.enableCheckpointing(60_000);
-    counts(env, store, valve);
-  });
-  await slots.deploy(program);
-  await slots.running();
-  await flowed(slots, 30);
+  const { slots, valve, program } = await started(60_000);
   await slots.checkpoint(program, 1, { ...SAVEPOINT, stop: 'SUSPEND' });
   valve.open(60);
   // Were anything read, a checkpoint that comes later would say so: nothing but its barrier passes.
@@ -134,15 +129,7 @@ test('between its snapshot and the end of the savepoint a suspended job reads no
 });
 
 test('drained tasks say so, whatever their savepoint comes to, and no other checkpoint ends them', async () => {
-  const slots = await cluster(3);
-  const [store, valve] = [new TransactionalStore<string>(), new Valve(30)];
-  const program = await slots.program((env) => {
-    env.enableCheckpointing(60_000);
-    counts(env, store, valve);
-  });
-  await slots.deploy(program);
-  await slots.running();
-  await flowed(slots, 30);
+  const { slots, program } = await started(60_000);
   expect(slots.reports().map(({ drained }) => drained)).toEqual(Array(3).fill(undefined));
   await slots.checkpoint(program, 1, { ...SAVEPOINT, stop: 'DRAIN' });
   slots.abort(1);
@@ -176,14 +163,7 @@ test('a task whose input has come to its end by itself is not drained by a stop'
 });
 
 test('a savepoint given up before a source heard of it does not stop the source', async () => {
-  const slots = await cluster(3);
-  const [store, valve] = [new TransactionalStore<string>(), new Valve(30)];
-  const program = await slots.program((env) => {
-    env.enableCheckpointing(60_000);
-    counts(env, store, valve);
-  });
-  await slots.deploy(program);
-  await slots.running();
+  const { slots, valve } = await started(60_000);
   slots.abort(1);
   slots.trigger(1, { ...SAVEPOINT, stop: 'SUSPEND' });
   valve.open(60);
